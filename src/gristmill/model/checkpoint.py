@@ -1,0 +1,71 @@
+"""Weights on disk: safetensors and JSON, never pickles."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gristmill.artifact import write_json
+from gristmill.config import from_dict, to_dict
+from gristmill.errors import CorruptArtifact, InputError
+from gristmill.model.config import ModelConfig
+from gristmill.model.transformer import Transformer
+
+__all__ = ["CONFIG", "WEIGHTS", "load_config", "load_model", "read_tensors", "save_model"]
+
+WEIGHTS = "model.safetensors"
+CONFIG = "model.json"
+
+
+def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Writes the weights and their config into a directory (a draft: the caller makes it atomic)."""
+    write_json(directory / CONFIG, to_dict(config))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    safetensors.torch.save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_config(directory: Path) -> ModelConfig:
+    """Returns the config of the model in a directory."""
+    try:
+        table = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{directory} holds no model: {CONFIG} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptArtifact(f"{directory / CONFIG} is damaged: {error}") from None
+    return from_dict(ModelConfig, table)
+
+
+def load_model(
+    directory: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> Transformer:
+    """Returns the model in a directory, ready to answer; its weights are memory-mapped until they are converted.
+
+    Raises:
+        InputError: the directory holds no model.
+        CorruptArtifact: the weights are truncated, or do not fit the config.
+    """
+    config = load_config(directory)
+    with torch.device("meta"):
+        model = Transformer(config)
+    tensors = read_tensors(directory / WEIGHTS)
+    tensors = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CorruptArtifact(f"{directory / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}") from None
+    model.reset_buffers(device)
+    return model.eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CorruptArtifact(f"{path} is not a whole safetensors file: {error}", "copy or export it again") from None

@@ -1,0 +1,236 @@
+/* The element-wise work of a training step on a CPU, each piece in one pass over memory.
+ *
+ * Matrix products are left to torch (oneDNN); between them, eager torch reads and writes the activations many times
+ * over, in bfloat16 without vector code of its own. Compiled once by the machine's C compiler where it has one
+ * (gristmill/model/native); every function has an equivalent in plain torch operations and a test against it.
+ *
+ * Arithmetic is float32 whatever the storage. Loops over rows are split statically and no sum crosses threads, so
+ * results do not depend on the number of threads. This file includes itself twice, for each storage type.
+ */
+#ifndef TYPE
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint16_t bf16;
+
+static inline float load_bf16(bf16 v) { uint32_t u = ((uint32_t)v) << 16; float f; memcpy(&f, &u, 4); return f; }
+static inline bf16 store_bf16(float f) { uint32_t u; memcpy(&u, &f, 4); u += 0x7fff + ((u >> 16) & 1); return (bf16)(u >> 16); }
+static inline float load_f32(float v) { return v; }
+static inline float store_f32(float v) { return v; }
+
+/* exp for x <= 88: 2^k times a polynomial (Cephes' coefficients), relative error below 3e-7; vectorises */
+static inline float fast_exp(float x) {
+    x = x < -87.f ? -87.f : x;
+    float k = floorf(x * 1.44269504f + 0.5f);
+    float r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f; p = p * r * r + r + 1.f;
+    int32_t e = ((int32_t)k + 127) << 23; float s; memcpy(&s, &e, 4);
+    return p * s;
+}
+
+/* a counter-based generator: the same number for the same (seed, index), whoever asks and in whatever order */
+static inline uint32_t hash32(uint64_t seed, uint64_t i) {
+    uint64_t z = seed + i * 0x9E3779B97F4A7C15ull;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull; z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return (uint32_t)((z ^ (z >> 31)) >> 32);
+}
+
+#define PARTS 32  /* rows are summed in this many fixed parts: gradients of gains do not depend on the threads */
+#define JOIN2(a, b) a##_##b
+#define JOIN(a, b) JOIN2(a, b)
+#define NAME(f) JOIN(f, SUFFIX)
+#define PARALLEL _Pragma("omp parallel for schedule(static)")
+
+/* out[i] = sum over k of table[rows[i, k]] */
+void sum_rows(const float *table, const int64_t *rows, float *out, long n, long k, long c) {
+    PARALLEL
+    for (long i = 0; i < n; i++) {
+        float *o = out + i * c; memset(o, 0, 4 * c);
+        for (long q = 0; q < k; q++) { const float *t = table + rows[i * k + q] * c; for (long j = 0; j < c; j++) o[j] += t[j]; }
+    }
+}
+
+/* out[s] = sum of grad[order[p] / k] over starts[s] <= p < starts[s + 1] */
+void sum_segments(const float *grad, const int64_t *order, const int64_t *starts, float *out, long n, long k, long c) {
+    PARALLEL
+    for (long s = 0; s < n; s++) {
+        float *o = out + s * c; memset(o, 0, 4 * c);
+        for (long p = starts[s]; p < starts[s + 1]; p++) { const float *g = grad + (order[p] / k) * c; for (long j = 0; j < c; j++) o[j] += g[j]; }
+    }
+}
+
+#define TYPE bf16
+#define SUFFIX bf16
+#define LD load_bf16
+#define ST store_bf16
+#include "kernels.c"
+#undef TYPE
+#undef SUFFIX
+#undef LD
+#undef ST
+#define TYPE float
+#define SUFFIX f32
+#define LD load_f32
+#define ST store_f32
+#include "kernels.c"
+
+#else
+
+void NAME(rms_norm)(const TYPE *x, const float *w, TYPE *y, float *rstd, long n, long c, float eps) {
+    PARALLEL
+    for (long i = 0; i < n; i++) {
+        const TYPE *a = x + i * c; TYPE *o = y + i * c; float s = 0;
+        for (long j = 0; j < c; j++) { float v = LD(a[j]); s += v * v; }
+        float r = 1.f / sqrtf(s / c + eps); rstd[i] = r;
+        for (long j = 0; j < c; j++) o[j] = ST(LD(a[j]) * r * w[j]);
+    }
+}
+
+/* dx, and the gradient of the gain in PARTS partial sums */
+void NAME(rms_norm_backward)(const TYPE *dy, const TYPE *x, const float *w, const float *rstd, TYPE *dx, float *dw, long n, long c) {
+    PARALLEL
+    for (long part = 0; part < PARTS; part++) {
+        float *gw = dw + part * c; memset(gw, 0, 4 * c);
+        for (long i = part * n / PARTS; i < (part + 1) * n / PARTS; i++) {
+            const TYPE *d = dy + i * c, *a = x + i * c; TYPE *o = dx + i * c; float s = 0, r = rstd[i];
+            for (long j = 0; j < c; j++) { float xh = LD(a[j]) * r, g = LD(d[j]); gw[j] += g * xh; s += g * w[j] * xh; }
+            s /= c;
+            for (long j = 0; j < c; j++) o[j] = ST(r * (LD(d[j]) * w[j] - LD(a[j]) * r * s));
+        }
+    }
+}
+
+void NAME(swiglu)(const TYPE *gate_up, TYPE *y, long n, long f) {
+    PARALLEL
+    for (long i = 0; i < n; i++) {
+        const TYPE *g = gate_up + i * 2 * f, *u = g + f; TYPE *o = y + i * f;
+        for (long j = 0; j < f; j++) { float a = LD(g[j]); o[j] = ST(a / (1.f + fast_exp(-a)) * LD(u[j])); }
+    }
+}
+
+void NAME(swiglu_backward)(const TYPE *gate_up, const TYPE *dy, TYPE *dgate_up, long n, long f) {
+    PARALLEL
+    for (long i = 0; i < n; i++) {
+        const TYPE *g = gate_up + i * 2 * f, *u = g + f, *d = dy + i * f; TYPE *dg = dgate_up + i * 2 * f, *du = dg + f;
+        for (long j = 0; j < f; j++) {
+            float a = LD(g[j]), b = LD(u[j]), z = LD(d[j]), s = 1.f / (1.f + fast_exp(-a));
+            du[j] = ST(z * a * s); dg[j] = ST(z * b * s * (1.f + a * (1.f - s)));
+        }
+    }
+}
+
+/* qkv [B, T, H + 2G, K] -> q [B, H, T, K], k and v [B, G, T, K]; q and k normalised by their gains where norm is set,
+ * and turned by the angles of their positions; q also scaled */
+void NAME(split_heads)(const TYPE *qkv, const float *wq, const float *wk, const float *cosines, const float *sines, const int64_t *positions,
+                       TYPE *q, TYPE *k, TYPE *v, float *rstd, long B, long T, long H, long G, long K, float scale, float eps, long norm) {
+    long half = K / 2, S = H + 2 * G;
+    PARALLEL
+    for (long bt = 0; bt < B * T; bt++) {
+        long b = bt / T, t = bt % T; const TYPE *row = qkv + bt * S * K;
+        const float *c = cosines + positions[bt] * half, *s = sines + positions[bt] * half;
+        for (long h = 0; h < H + G; h++) {
+            const TYPE *z = row + h * K; const float *w = h < H ? wq : wk;
+            TYPE *o = h < H ? q + ((b * H + h) * T + t) * K : k + ((b * G + h - H) * T + t) * K;
+            float m = h < H ? scale : 1.f, r = 1.f;
+            if (norm) {
+                float ss = 0; for (long j = 0; j < K; j++) { float a = LD(z[j]); ss += a * a; }
+                r = 1.f / sqrtf(ss / K + eps); rstd[bt * (H + G) + h] = r;
+                r *= m;
+                for (long j = 0; j < half; j++) {
+                    float x = LD(z[j]) * r * w[j], y = LD(z[j + half]) * r * w[j + half];
+                    o[j] = ST(x * c[j] - y * s[j]); o[j + half] = ST(y * c[j] + x * s[j]);
+                }
+            } else
+                for (long j = 0; j < half; j++) {
+                    float x = LD(z[j]) * m, y = LD(z[j + half]) * m;
+                    o[j] = ST(x * c[j] - y * s[j]); o[j + half] = ST(y * c[j] + x * s[j]);
+                }
+        }
+        for (long h = 0; h < G; h++) memcpy(v + ((b * G + h) * T + t) * K, row + (H + G + h) * K, sizeof(TYPE) * K);
+    }
+}
+
+void NAME(split_heads_backward)(const TYPE *dq, const TYPE *dk, const TYPE *dv, const TYPE *qkv, const float *wq, const float *wk, const float *rstd,
+                                const float *cosines, const float *sines, const int64_t *positions, TYPE *dqkv, float *dwq, float *dwk,
+                                long B, long T, long H, long G, long K, float scale, long norm) {
+    long half = K / 2, S = H + 2 * G, n = B * T;
+    PARALLEL
+    for (long part = 0; part < PARTS; part++) {
+        float *gq = dwq + part * K, *gk = dwk + part * K, g[1024];
+        memset(gq, 0, 4 * K); memset(gk, 0, 4 * K);
+        for (long bt = part * n / PARTS; bt < (part + 1) * n / PARTS; bt++) {
+            long b = bt / T, t = bt % T; const TYPE *row = qkv + bt * S * K; TYPE *out = dqkv + bt * S * K;
+            const float *c = cosines + positions[bt] * half, *s = sines + positions[bt] * half;
+            for (long h = 0; h < H + G; h++) {
+                const TYPE *z = row + h * K; TYPE *o = out + h * K;
+                const TYPE *d = h < H ? dq + ((b * H + h) * T + t) * K : dk + ((b * G + h - H) * T + t) * K;
+                const float *w = h < H ? wq : wk; float *gw = h < H ? gq : gk, m = h < H ? scale : 1.f;
+                for (long j = 0; j < half; j++) {
+                    float x = LD(d[j]) * m, y = LD(d[j + half]) * m;
+                    g[j] = x * c[j] + y * s[j]; g[j + half] = y * c[j] - x * s[j];
+                }
+                if (norm) {
+                    float r = rstd[bt * (H + G) + h], dot = 0;
+                    for (long j = 0; j < K; j++) { float zh = LD(z[j]) * r; gw[j] += g[j] * zh; dot += g[j] * w[j] * zh; }
+                    dot /= K;
+                    for (long j = 0; j < K; j++) o[j] = ST(r * (g[j] * w[j] - LD(z[j]) * r * dot));
+                } else
+                    for (long j = 0; j < K; j++) o[j] = ST(g[j]);
+            }
+            for (long h = 0; h < G; h++) memcpy(out + (H + G + h) * K, dv + ((b * G + h) * T + t) * K, sizeof(TYPE) * K);
+        }
+    }
+}
+
+/* softmax in place over scores [B, H, Q, S] of the queries first .. first + Q; query i sees keys starts[b, i] .. i */
+void NAME(softmax)(TYPE *scores, const int32_t *starts, long B, long H, long Q, long S, long T, long first) {
+    PARALLEL
+    for (long row = 0; row < B * H * Q; row++) {
+        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *a = scores + row * S; float e[16384];
+        float top = -1e30f; for (long j = lo; j < hi; j++) { float v = LD(a[j]); top = v > top ? v : top; }
+        float sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp(LD(a[j]) - top); sum += e[j]; }
+        sum = 1.f / sum;
+        memset(a, 0, sizeof(TYPE) * lo); memset(a + hi, 0, sizeof(TYPE) * (S - hi));
+        for (long j = lo; j < hi; j++) a[j] = ST(e[j] * sum);
+    }
+}
+
+void NAME(softmax_backward)(const TYPE *p, TYPE *d, const int32_t *starts, long B, long H, long Q, long S, long T, long first) {
+    PARALLEL
+    for (long row = 0; row < B * H * Q; row++) {
+        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; const TYPE *a = p + row * S; TYPE *g = d + row * S;
+        float dot = 0; for (long j = lo; j < hi; j++) dot += LD(a[j]) * LD(g[j]);
+        memset(g, 0, sizeof(TYPE) * lo); memset(g + hi, 0, sizeof(TYPE) * (S - hi));
+        for (long j = lo; j < hi; j++) g[j] = ST(LD(a[j]) * (LD(g[j]) - dot));
+    }
+}
+
+/* y = x + branch * keep / (1 - rate); the same call with the gradient as branch and no x is its backward */
+void NAME(dropout_add)(const TYPE *x, const TYPE *branch, TYPE *y, long n, float rate, long seed) {
+    uint32_t limit = (uint32_t)(rate * 4294967296.0); float up = 1.f / (1.f - rate);
+    PARALLEL
+    for (long block = 0; block < (n + 4095) / 4096; block++) {
+        long end = (block + 1) * 4096 < n ? (block + 1) * 4096 : n;
+        for (long i = block * 4096; i < end; i++) {
+            float b = hash32((uint64_t)seed, (uint64_t)i) >= limit ? LD(branch[i]) * up : 0.f;
+            y[i] = ST(x ? LD(x[i]) + b : b);
+        }
+    }
+}
+
+/* per row: nats of the target and, in place of the logits, weight * (softmax - target) */
+void NAME(cross_entropy)(TYPE *logits, const int64_t *targets, const float *weights, float *nats, long n, long V) {
+    PARALLEL
+    for (long i = 0; i < n; i++) {
+        TYPE *a = logits + i * V; float w = weights[i], top = -1e30f, sum = 0;
+        for (long j = 0; j < V; j++) { float v = LD(a[j]); top = v > top ? v : top; }
+        for (long j = 0; j < V; j++) sum += fast_exp(LD(a[j]) - top);
+        float target = LD(a[targets[i]]), inverse = w / sum;
+        nats[i] = logf(sum) + top - target;
+        for (long j = 0; j < V; j++) { float g = fast_exp(LD(a[j]) - top) * inverse; a[j] = ST(j == targets[i] ? g - w : g); }
+    }
+}
+#endif

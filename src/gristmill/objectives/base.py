@@ -1,0 +1,57 @@
+"""What an objective is: a way to make batches of rows, and a loss over what a model makes of them."""
+
+import abc
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from gristmill.batch import Batch, Loss
+from gristmill.model import ops
+from gristmill.model.transformer import Transformer, attention_mask, segment_positions, segment_starts
+from gristmill.batch import Visibility
+from gristmill.rows import Rows
+
+__all__ = ["Objective", "TokenObjective", "hidden_states"]
+
+
+class Objective(abc.ABC):
+    """Abstract. A frozen dataclass whose fields are its settings; `prepare` is pure, `loss` differentiable."""
+
+    kinds: ClassVar[frozenset[str]]
+    """The kinds of model that it can train; checked when the recipe is read."""
+    lookahead: ClassVar[int]
+    """1 where the last token of a document is only ever a target, so that packed rows need no place for it."""
+
+    @abc.abstractmethod
+    def prepare(self, rows: Rows, rng: np.random.Generator) -> Batch:
+        """Returns the batch for some rows: a pure function of both, run beside the training step."""
+
+    @abc.abstractmethod
+    def loss(self, model: Transformer, batch: Batch, dropout_seed: int = 0) -> Loss:
+        """Returns the sum of the losses of a batch."""
+
+
+class TokenObjective(Objective):
+    """Abstract. Objectives whose loss is the weighted cross-entropy of `targets`."""
+
+    def loss(self, model: Transformer, batch: Batch, dropout_seed: int = 0) -> Loss:
+        """Returns the weighted sum of nats; scores are computed only where the weight is not 0."""
+        hidden = hidden_states(model, batch, dropout_seed).flatten(0, 1)
+        targets, weights = batch.targets.flatten(), batch.weights.flatten()
+        counts = weights != 0
+        if not bool(counts.all()):
+            hidden, targets, weights = hidden[counts], targets[counts], weights[counts]
+        total, _ = ops.cross_entropy(hidden, model.output_weight, targets, weights)
+        return Loss(total_nats=total, weight=weights.sum())
+
+
+def hidden_states(model: Transformer, batch: Batch, dropout_seed: int = 0) -> torch.Tensor:
+    """Returns the hidden states (B, T, D) of a batch's tokens under its visibility."""
+    one_segment = bool((batch.segments == 1).all())
+    positions = None if one_segment else segment_positions(batch.segments)
+    if batch.visibility is Visibility.CAUSAL:
+        starts = None if one_segment else segment_starts(batch.segments)
+        return model(batch.tokens, starts=starts, positions=positions, dropout_seed=dropout_seed)
+    mask = attention_mask(batch.segments, batch.visibility)
+    return model(batch.tokens, mask=mask, positions=positions, dropout_seed=dropout_seed)

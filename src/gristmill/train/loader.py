@@ -1,0 +1,96 @@
+"""From packed rows to batches, off the training thread; where it stands is two numbers."""
+
+import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from gristmill.batch import Batch
+from gristmill.corpus.rows import Plan, plan_epoch, read_rows
+from gristmill.corpus.shards import TokenStore
+from gristmill.objectives.base import Objective
+from gristmill.rng import stream
+
+__all__ = ["Cursor", "Loader", "Step"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cursor:
+    """The next row to be read. Rows are a function of (seed, epoch), so nothing else has to be kept."""
+
+    epoch: int
+    row: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """The micro-batches of one optimizer step, and where the next step begins."""
+
+    batches: tuple[Batch, ...]
+    documents: tuple[str, ...]
+    """The ids of the documents in it, for messages."""
+    tokens: int
+    """Positions that are not padding."""
+    after: Cursor
+
+
+class Loader:
+    """Prepares each step while the one before it is computed. A context manager: it owns a thread."""
+
+    def __init__(
+        self, store: TokenStore, objective: Objective, *, row_tokens: int, rows: int, micro_rows: int, seed: int
+    ) -> None:
+        self.store, self.objective, self.row_tokens = store, objective, row_tokens
+        self.rows, self.micro_rows, self.seed = rows, micro_rows, seed
+        self._lengths = np.diff(store.offsets)
+        self._plans: dict[int, Plan] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._next: tuple[Cursor, int, Future[Step]] | None = None
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def step(self, cursor: Cursor, number: int) -> Step:
+        """Returns step `number` beginning at `cursor`: a pure function of both, of the seed and of the data."""
+        if self._next is not None and self._next[:2] == (cursor, number):
+            result = self._next[2].result()
+        else:
+            result = self._pool.submit(self._prepare, cursor, number).result()
+        self._next = (result.after, number + 1, self._pool.submit(self._prepare, result.after, number + 1))
+        return result
+
+    def plan(self, epoch: int) -> Plan:
+        """Returns the rows of an epoch; the last two asked for are kept."""
+        if epoch not in self._plans:
+            while len(self._plans) > 1:
+                self._plans.pop(min(self._plans))
+            self._plans[epoch] = plan_epoch(
+                self._lengths, self.row_tokens, seed=self.seed, epoch=epoch, lookahead=self.objective.lookahead
+            )
+        return self._plans[epoch]
+
+    def _prepare(self, cursor: Cursor, number: int) -> Step:
+        batches, documents, tokens = [], [], 0
+        for micro in range(self.rows // self.micro_rows):
+            parts, missing = [], self.micro_rows
+            while missing:  # a batch may reach over the end of an epoch
+                plan = self.plan(cursor.epoch)
+                taken = min(missing, plan.rows - cursor.row)
+                parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
+                missing -= taken
+                end = cursor.row + taken == plan.rows
+                cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)
+            rows = parts[0] if len(parts) == 1 else dataclasses.replace(
+                parts[0],
+                tokens=np.concatenate([p.tokens for p in parts]),
+                segments=np.concatenate([p.segments for p in parts]),
+                following=np.concatenate([p.following for p in parts]),
+                documents=sum((p.documents for p in parts), ()),
+            )  # fmt: skip
+            batches.append(self.objective.prepare(rows, stream(self.seed, "objective", number, micro)))
+            documents += [self.store.document_ids[d] for row in rows.documents for d in row]
+            tokens += int((rows.segments != 0).sum())
+        return Step(tuple(batches), tuple(dict.fromkeys(documents)), tokens, cursor)

@@ -1,0 +1,551 @@
+"""The training loop: steps, accumulation, validation, checkpoints. It knows no objective by name.
+
+Everything that a step computes is a function of the weights, the optimizer's state, the seed and the step's number. A
+run that is killed at any moment and started again reads the newest checkpoint, does the steps after it once more, and
+ends in the same bytes. What depends on the clock (how many steps fit into a budget of wall time, which precision is the
+faster) is decided once, written down before it is used, and read back.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from gristmill.artifact import disk_errors, write_json, write_text
+from gristmill.corpus.shards import TokenStore
+from gristmill.errors import InputError, RunError
+from gristmill.model.checkpoint import save_model
+from gristmill.model.config import ModelConfig
+from gristmill.model.count import training_flops_per_token
+from gristmill.model.native import kernels
+from gristmill.model.transformer import Transformer
+from gristmill.rng import derive
+from gristmill.train import state
+from gristmill.train.hardware import Peak, matmul_peak, median_seconds, peak_memory_bytes
+from gristmill.train.loader import Cursor, Loader, Step
+from gristmill.train.optimizer import Optimizer
+from gristmill.train.schedule import Budget, Plan, parse_budget
+from gristmill.train.settings import PretrainSettings, resolve_batch
+from gristmill.train.validate import DocumentScores, score_documents
+
+__all__ = ["Hook", "Progress", "Trained", "Trainer", "pick_device"]
+
+REFIT_SHARE = 0.02
+"""A wall-time plan is corrected when the projected end is off by more than this share of the budget."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a hook is told after every step."""
+
+    step: int
+    steps: int
+    tokens: int
+    epoch: int
+    loss_nats: float
+    learning_rate_scale: float
+    tokens_per_second: float
+    utilisation: float
+    """Share of this machine's measured matrix-multiplication peak in the precision that is used."""
+    elapsed_seconds: float
+    remaining_seconds: float
+    validation: DocumentScores | None = None
+    """Set when the validation set was measured after this step."""
+
+
+class Hook(Protocol):
+    """Called after every step; what is shown and logged while training is a hook."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes note of a step."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a finished run says of itself, for its manifest."""
+
+    metrics: dict[str, Any]
+    validation: DocumentScores
+
+
+@final
+class Trainer:
+    """Trains one model in one directory, resuming what is there."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        model_config: ModelConfig,
+        settings: PretrainSettings,
+        train: TokenStore,
+        valid: TokenStore,
+        end_token: int,
+        seed: int,
+        say: Callable[[str], None] = lambda message: None,
+        hooks: tuple[Hook, ...] = (),
+    ) -> None:
+        self.directory, self.config, self.settings = directory, model_config, settings
+        self.train_store, self.valid_store, self.end_token, self.seed = train, valid, end_token, seed
+        self.say, self.hooks = say, hooks
+        self.device = pick_device(settings.device)
+        if model_config.kind not in settings.objective.kinds:
+            raise InputError(
+                f'the objective trains {", ".join(sorted(settings.objective.kinds))} models, but the model is a '
+                f"{model_config.kind}"
+            )
+        self.rows, self.micro_rows = resolve_batch(settings, model_config)
+        self.budget = parse_budget(settings.budget)
+        self.checkpoints = directory / "checkpoints"
+        self.curve = directory / "curve.jsonl"
+
+    def run(self) -> Trained:
+        """Trains to the end of the budget and leaves weights, config and curve in the directory."""
+        torch.set_num_threads(self.settings.threads or _cores())
+        self._began = time.perf_counter()
+        self._earlier_seconds = 0.0
+        self.loader = Loader(
+            self.train_store,
+            self.settings.objective,
+            row_tokens=self.settings.row_tokens,
+            rows=self.rows,
+            micro_rows=self.micro_rows,
+            seed=self.seed,
+        )
+        with self.loader:
+            self._prepare()
+            while self.step < self.plan.steps:
+                self._one_step()
+            return self._finish()
+
+    # --- beginning --------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        found, damaged = state.newest_checkpoint(self.checkpoints)
+        for path in damaged:
+            self.say(f"checkpoint {path.name} is damaged and is not used")
+        self.decisions = self._decide()
+        self.peak = Peak(**self.decisions["peak_flops"])
+        self.dtype = getattr(torch, self.decisions["precision"])
+        self.model = self._new_model(self.dtype)
+        self.optimizer = Optimizer(self.model, self.settings.optimizer)
+        self.average = (
+            {name: master.clone() for name, master in self.optimizer.masters.items()} if self.settings.average else None
+        )
+        self.step, self.tokens, self.cursor = 0, 0, Cursor(0, 0)
+        self.best: dict[str, float] | None = None
+        self.resumed = 0
+        if found is not None:
+            self._restore(found)
+        self.plan = self._plan_from(self.decisions) or self._first_plan()
+        self._trim_curve()
+        self._checkpointed_at = self._step_timed_at = time.perf_counter()
+        self._seconds_per_step = self.decisions["seconds_per_step"]
+        self._flops_per_token = training_flops_per_token(self.config, self.settings.row_tokens)
+
+    def _decide(self) -> dict[str, Any]:
+        """Reads, or makes and writes down, what depends on the machine and the clock."""
+        path = self.directory / "plan.json"
+        if path.is_file():
+            decisions: dict[str, Any] = json.loads(path.read_text())
+            if decisions["threads"] != torch.get_num_threads():
+                self.say(
+                    f"this run was begun with {decisions['threads']} threads and goes on with {torch.get_num_threads()}: "
+                    "the last bits may differ from those of an uninterrupted run"
+                )
+            return decisions
+        peak = matmul_peak(self.device)
+        precision, reason, seconds = self._choose_precision(peak)
+        self.say(f"precision: {precision} ({reason})")
+        if kernels() is None and self.device.type == "cpu":
+            self.say("no C compiler was found: training goes on without fused kernels, slower")
+        decisions = {
+            "precision": precision,
+            "reason": reason,
+            "seconds_per_step": seconds,
+            "peak_flops": dataclasses.asdict(peak),
+            "threads": torch.get_num_threads(),
+            "plans": [],
+        }
+        write_json(path, decisions)
+        return decisions
+
+    def _choose_precision(self, peak: Peak) -> tuple[str, str, float]:
+        """Times a micro-batch in each precision that the settings allow; the faster one is it."""
+        wanted = self.settings.precision
+        candidates = ["float32", "bfloat16"] if wanted == "auto" else [wanted]
+        if self.device.type == "cuda" and wanted == "auto":
+            candidates = ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
+        if wanted == "auto" and self.device.type == "cpu" and peak.bfloat16 < 1.2 * peak.float32:
+            candidates = ["float32"]  # no units of its own: bfloat16 would be emulated
+        step = self.loader.step(Cursor(0, 0), 0)
+        seconds = {}
+        for name in candidates:
+            model = self._new_model(getattr(torch, name))
+            optimizer = Optimizer(model, self.settings.optimizer)
+            seconds[name] = median_seconds(lambda m=model, o=optimizer: o.step(self._gradients(m, step)[0], 0.0), 3)
+            del model, optimizer
+        best = min(seconds, key=lambda name: seconds[name])
+        if len(seconds) == 1:
+            reason = "as the recipe says" if wanted != "auto" else "bfloat16 products are no faster on this machine"
+            if self.device.type == "cuda" and wanted == "auto":
+                reason = "what this GPU is made for"
+        else:
+            reason = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + " for a step, measured"
+        return best, reason, seconds[best]
+
+    def _new_model(self, dtype: torch.dtype) -> Transformer:
+        model = Transformer(self.config, dropout=self.settings.dropout)
+        model.initialise(torch.Generator().manual_seed(derive(self.seed, "init")))
+        model.to(self.device)
+        for name, parameter in model.named_parameters():
+            if name.startswith("blocks.") and parameter.dim() == 2:
+                parameter.data = parameter.data.to(dtype)  # tables and gains stay float32: they are cheap, and sums
+        return model.train()
+
+    def _restore(self, path: Path) -> None:
+        tensors, facts = state.read_checkpoint(path)
+        self.optimizer.load_state(tensors, facts["step"])
+        if self.average is not None:
+            for name, tensor in self.average.items():
+                tensor.copy_(tensors[f"average.{name}"])
+        self.step, self.tokens = facts["step"], facts["tokens"]
+        self.cursor = Cursor(**facts["cursor"])
+        self.best, self.resumed = facts["best"], facts["resumed"] + 1
+        self._earlier_seconds = facts["elapsed_seconds"]
+        self.say(f"resuming at step {self.step:,}")
+
+    # --- the plan -------------------------------------------------------------------------------------------------
+
+    def _plan_from(self, decisions: dict[str, Any]) -> Plan | None:
+        """The plan in force at this step: later corrections by a run that died are followed again when they are due."""
+        due = [entry for entry in decisions["plans"] if entry["from_step"] <= self.step]
+        return Plan.from_json(due[-1]["plan"]) if due else None
+
+    def _first_plan(self) -> Plan:
+        steps = self._steps_in(self.budget)
+        plan = Plan.trapezoid(
+            steps,
+            warmup=self.settings.warmup,
+            cooldown=self.settings.cooldown,
+            final=self.settings.final_learning_rate,
+        )
+        self._write_plan(plan)
+        return plan
+
+    def _steps_in(self, budget: Budget) -> int:
+        tokens_per_step = self.rows * self.settings.row_tokens
+        if budget.unit == "steps":
+            steps = budget.amount
+        elif budget.unit == "tokens":
+            steps = budget.amount / tokens_per_step
+        elif budget.unit == "epochs":
+            whole = math.ceil(budget.amount)
+            rows = [self.loader.plan(epoch).rows for epoch in range(whole)] if whole <= 64 else [self.loader.plan(0).rows] * whole
+            steps = (sum(rows) - (whole - budget.amount) * rows[-1]) / self.rows
+        else:
+            spent = self._elapsed()
+            reserve = self.decisions.get("validation_seconds", 0.0)
+            steps = (budget.amount - spent - reserve) / self.decisions["seconds_per_step"]
+        return max(2, math.ceil(steps))
+
+    def _write_plan(self, plan: Plan) -> None:
+        self.decisions["plans"].append({"from_step": self.step, "plan": plan.to_json()})
+        write_json(self.directory / "plan.json", self.decisions)
+
+    def _refit(self) -> None:
+        """Corrects a wall-time plan by what steps and validations have really taken."""
+        if self.budget.unit != "seconds":
+            return
+        written = [entry for entry in self.decisions["plans"] if entry["from_step"] == self.step]
+        if written:  # decided by the run that this one resumes
+            self.plan = Plan.from_json(written[-1]["plan"])
+            return
+        if any(entry["from_step"] > self.step for entry in self.decisions["plans"]):
+            return
+        left = self.budget.amount - self._elapsed() - self._validations_left() * self._validation_seconds
+        ahead = left / self._seconds_per_step
+        if abs(ahead - (self.plan.steps - self.step)) * self._seconds_per_step > REFIT_SHARE * self.budget.amount or (
+            ahead < self.plan.steps - self.step and self.plan.steps - self.step < 0.05 * self.plan.steps
+        ):
+            self.plan = self.plan.refit(self.step, self.step + max(1, math.floor(ahead)), cooldown=self.settings.cooldown)
+            self._write_plan(self.plan)
+
+    # --- a step ---------------------------------------------------------------------------------------------------
+
+    def _one_step(self) -> None:
+        if self.step % 10 == 0:
+            self._refit()
+        started = time.perf_counter()
+        step = self.loader.step(self.cursor, self.step)
+        gradients, loss = self._gradients(self.model, step)
+        norm = _clip(gradients, self.settings.gradient_clip)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._not_finite(loss, norm, step)
+        scale = self.plan.scale(self.step)
+        self.optimizer.step(gradients, scale)
+        self.step, self.tokens, self.cursor = self.step + 1, self.tokens + step.tokens, step.after
+        if self.average is not None:
+            self._update_average()
+        spent = time.perf_counter() - started
+        self._seconds_per_step += (spent - self._seconds_per_step) / min(20, max(2, self.step))
+        validation = self._validate() if self._is_validation_due() else None
+        self._note(loss, scale, step.tokens / spent, validation)
+        if time.perf_counter() - self._checkpointed_at > self.settings.checkpoint_seconds and self.step < self.plan.steps:
+            self.save_checkpoint()
+
+    def _gradients(self, model: Transformer, step: Step) -> tuple[dict[str, Tensor], float]:
+        """Returns the gradient of the mean loss over the step's micro-batches, and that loss."""
+        weight = sum(float(batch.weights.sum()) for batch in step.batches)
+        total = 0.0
+        sums: dict[str, Tensor] = {}
+        for micro, batch in enumerate(step.batches):
+            dropout_seed = derive(self.seed, "dropout", self.step if hasattr(self, "step") else 0, micro)
+            loss = self.settings.objective.loss(model, batch.to(self.device), dropout_seed)
+            (loss.total_nats / weight).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.total_nats.detach())
+            for name, parameter in model.named_parameters():
+                if parameter.grad is None:
+                    continue
+                if len(step.batches) == 1:
+                    sums[name] = parameter.grad
+                elif name in sums:
+                    sums[name] += parameter.grad  # in float32: many small sums in bfloat16 would lose the small ones
+                else:
+                    sums[name] = parameter.grad.float()
+                parameter.grad = None
+        return sums, total / weight
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        assert self.average is not None
+        decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[n] for n in names], [self.optimizer.masters[n] for n in names], 1 - decay)
+
+    def _not_finite(self, loss: float, norm: float, step: Step) -> RunError:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
+        shown = ", ".join(step.documents[:5]) + (", …" if len(step.documents) > 5 else "")
+        last, _ = state.newest_checkpoint(self.checkpoints)
+        kept = f"the checkpoint of step {int(last.name[5:]):,} stands" if last else "there is no checkpoint yet"
+        return RunError(
+            f"{what} at step {self.step + 1:,}; the batch held the documents {shown}; {kept}",
+            "lower the optimizer's learning_rate, raise warmup, or set pretrain.precision = \"float32\"; "
+            "`gristmill corpus show … --document ID` shows a document",
+        )
+
+    # --- validation, notes, checkpoints -------------------------------------------------------------------------
+
+    _validation_seconds = 0.0
+
+    def _is_validation_due(self) -> bool:
+        if self.step >= self.plan.steps:
+            return True
+        every = self.plan.steps / self.settings.validations
+        return math.floor(self.step / every) > math.floor((self.step - 1) / every)
+
+    def _validations_left(self) -> int:
+        return self.settings.validations - math.floor(self.step * self.settings.validations / self.plan.steps)
+
+    @torch.no_grad()
+    def _validate(self) -> DocumentScores:
+        started = time.perf_counter()
+        with self._averaged():
+            scores = score_documents(
+                self.model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
+            )
+        if self.best is None or scores.nats_per_token < self.best["nats_per_token"]:
+            self.best = {"step": self.step, "nats_per_token": scores.nats_per_token}
+            self._save_weights(self.directory / "best.safetensors")
+        self._validation_seconds = time.perf_counter() - started
+        self._last_scores = scores
+        return scores
+
+    def _averaged(self) -> "_Averaged":
+        return _Averaged(self.optimizer, self.average)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return self.average if self.average is not None else self.optimizer.masters
+
+    def _save_weights(self, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}.tmp")
+        with disk_errors(path):
+            tensors = {name: tensor.cpu().contiguous() for name, tensor in self._weights().items()}
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+            temporary.replace(path)
+
+    def _note(self, loss: float, scale: float, tokens_per_second: float, validation: DocumentScores | None) -> None:
+        progress = Progress(
+            step=self.step,
+            steps=self.plan.steps,
+            tokens=self.tokens,
+            epoch=self.cursor.epoch,
+            loss_nats=loss,
+            learning_rate_scale=scale,
+            tokens_per_second=tokens_per_second,
+            utilisation=tokens_per_second * self._flops_per_token / self.peak.of(self.dtype),
+            elapsed_seconds=self._elapsed(),
+            remaining_seconds=(self.plan.steps - self.step) * self._seconds_per_step
+            + self._validations_left() * self._validation_seconds,
+            validation=validation,
+        )
+        line: dict[str, Any] = {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "elapsed_seconds": round(progress.elapsed_seconds, 3),
+            "loss_nats": round(loss, 6),
+            "learning_rate": round(scale, 6),
+            "tokens_per_second": round(tokens_per_second),
+        }
+        if validation is not None:
+            line["validation_nats_per_token"] = validation.nats_per_token
+            line["validation_bits_per_byte"] = validation.bits_per_byte
+        with disk_errors(self.curve), self.curve.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for hook in self.hooks:
+            hook(progress)
+
+    def save_checkpoint(self) -> Path:
+        """Writes a checkpoint of the present step."""
+        tensors = self.optimizer.state()
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        facts = {
+            "tokens": self.tokens,
+            "cursor": dataclasses.asdict(self.cursor),
+            "best": self.best,
+            "resumed": self.resumed,
+            "elapsed_seconds": self._elapsed(),
+        }
+        path = state.write_checkpoint(self.checkpoints, self.step, tensors, facts)
+        self._checkpointed_at = time.perf_counter()
+        return path
+
+    def _trim_curve(self) -> None:
+        """Forgets what was noted after the checkpoint: those steps are done again."""
+        if not self.curve.is_file():
+            return
+        kept = []
+        for line in self.curve.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break  # the line that was being written when the process died
+        write_text(self.curve, "".join(line + "\n" for line in kept))
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> Trained:
+        last = self._last_scores
+        assert self.best is not None
+        best_is_last = self.best["step"] == self.step
+        scores = last
+        best_file = self.directory / "best.safetensors"
+        if best_is_last:
+            save_model(self.directory, self.config, self._weights())
+        else:
+            save_model(self.directory, self.config, safetensors.torch.load_file(best_file))
+            self._save_weights(self.directory / "last.safetensors")
+            with torch.no_grad():
+                tensors = safetensors.torch.load_file(best_file)
+                for name, master in self.optimizer.masters.items():
+                    master.copy_(tensors[name])
+                self.optimizer.refresh()
+            scores = score_documents(
+                self.model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
+            )
+        best_file.unlink(missing_ok=True)
+        state.drop_checkpoints(self.checkpoints)
+        elapsed = self._elapsed()
+        sizes = {name: p.numel() for name, p in self.model.named_parameters()}
+        tables = sum(n for name, n in sizes.items() if name.startswith(("embedding", "positions", "ngrams", "output")))
+        metrics = {
+            "parameters": {
+                "total": sum(sizes.values()),
+                "embedding": tables,
+                "non_embedding": sum(sizes.values()) - tables,
+            },
+            "flops_per_token": self._flops_per_token,
+            "memory_peak_bytes": peak_memory_bytes(),
+            "steps": self.step,
+            "tokens": self.tokens,
+            "epochs": round(self.tokens / max(1, int((np.diff(self.train_store.offsets) - 1).sum())), 3),
+            "elapsed_seconds": round(elapsed, 3),
+            "tokens_per_second": round(self.tokens / elapsed, 1),
+            "utilisation": round(self.tokens / elapsed * self._flops_per_token / self.peak.of(self.dtype), 4),
+            "peak_flops": self.decisions["peak_flops"],
+            "precision": {"compute": self.decisions["precision"], "reason": self.decisions["reason"]},
+            "kernels": "compiled" if kernels() is not None and self.device.type == "cpu" else "torch",
+            "threads": self.decisions["threads"],
+            "batch": {"rows": self.rows, "micro_rows": self.micro_rows, "row_tokens": self.settings.row_tokens},
+            "best": self.best,
+            "last": {"step": self.step, "nats_per_token": last.nats_per_token},
+            "resumed": self.resumed,
+        }
+        return Trained(metrics=metrics, validation=scores)
+
+    def _elapsed(self) -> float:
+        return self._earlier_seconds + time.perf_counter() - self._began
+
+
+class _Averaged:
+    """While entered, the model computes with the averaged weights, if there are any."""
+
+    def __init__(self, optimizer: Optimizer, average: dict[str, Tensor] | None) -> None:
+        self.optimizer, self.average = optimizer, average
+        self.kept: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        if self.average is not None:
+            self.kept = {name: master.clone() for name, master in self.optimizer.masters.items()}
+            self._use(self.average)
+
+    def __exit__(self, *_: object) -> None:
+        if self.average is not None:
+            self._use(self.kept)
+
+    @torch.no_grad()
+    def _use(self, tensors: dict[str, Tensor]) -> None:
+        for name, master in self.optimizer.masters.items():
+            master.copy_(tensors[name])
+        self.optimizer.refresh()
+
+
+@torch.no_grad()
+def _clip(gradients: dict[str, Tensor], largest: float) -> float:
+    """Scales gradients in place so that their norm is at most `largest` (0: no limit), and returns the norm."""
+    values = [g.coalesce().values() if g.is_sparse else g for g in gradients.values()]
+    norms = [torch.linalg.vector_norm(v, dtype=torch.float32) for v in values]
+    norm = float(torch.stack([n.to(norms[0].device) for n in norms]).square().sum().sqrt())
+    if largest and norm > largest:
+        for g in gradients.values():
+            g.mul_(largest / norm)
+    return norm
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device that a recipe names; "auto" is a GPU where there is one.
+
+    Raises:
+        InputError: "cuda" is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError('the recipe asks for device = "cuda", and torch finds no GPU', 'set pretrain.device = "auto"')
+    return torch.device(name)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

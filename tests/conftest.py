@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; a test that asks for it is skipped where it is absent."""
+    folder = Path(os.environ.get("GRISTMILL_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the shared data sets are not on this machine (set GRISTMILL_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_texts() -> Path:
+    """The public-domain texts that the project ships."""
+    return REPOSITORY / "recipes" / "texts"
