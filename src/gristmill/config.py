@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import textwrap
 import tomllib
@@ -50,23 +51,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"there is no recipe {path}", "recipes/demo.toml is one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the recipe {path} can't be read: {error}", "a recipe is a TOML file in UTF-8") from None
+        raise InputError(
+            f"the recipe {path} can't be read: {error}", "a recipe is a TOML file in UTF-8"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not valid TOML: {error}", 'strings need quotes: name = "demo"') from None
 
 
 def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Returns a copy of `table` with each `a.b=value` set. A value that is not TOML counts as a string."""
-    result = _deep_copy(table)
+    result: dict[str, Any] = _deep_copy(table)
     for item in overrides:
         path, equals, text = item.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise InputError(f'"{item}" does not set anything', "write --set table.key=value")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            value = text
+            parsed = {}
+        value = parsed["value"] if len(parsed) == 1 else text  # more than one: a line break in a string
         here = result
         for depth, key in enumerate(keys[:-1]):
             inner = here.setdefault(key, {})
@@ -143,7 +147,6 @@ def json_schema(cls: type, title: str | None = None) -> dict[str, Any]:
     return schema
 
 
-@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """Returns the docstring below each field of a dataclass, its base classes included."""
     docs: dict[str, str] = {}
@@ -153,7 +156,7 @@ def field_docs(cls: type) -> dict[str, str]:
         except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for node, after in zip(body, body[1:], strict=False):
+        for node, after in itertools.pairwise(body):
             if (
                 isinstance(node, ast.AnnAssign)
                 and isinstance(node.target, ast.Name)
@@ -174,7 +177,9 @@ def _value(annotation: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in get_args(annotation):
             return None
         if not isinstance(value, Mapping):
-            raise InputError(f'"{where}" is {_show(value)}, but it is a table', f"write [{where}] and its keys below")
+            raise InputError(
+                f'"{where}" is {_show(value)}, but it is a table', f"write [{where}] and its keys below"
+            )
         return from_dict(cls, value, where)
     item = _dataclass_item_of(annotation)
     if item is not None:
@@ -188,9 +193,13 @@ def _leaf(annotation: Any, value: Any, where: str) -> Any:
     import pydantic  # 140 ms: only when there is something to check
 
     try:
-        text = json.dumps(to_dict(value))
+        text = json.dumps(to_dict(value), allow_nan=False)
+    except ValueError:
+        raise InputError(f'"{where}" is {value}, but it should be a finite number', None) from None
     except TypeError:
-        raise InputError(f'"{where}" is {value!r}, which a recipe does not know', "use a string or a number") from None
+        raise InputError(
+            f'"{where}" is {value!r}, which a recipe does not know', "use a string or a number"
+        ) from None
     try:
         return _adapter(annotation).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
@@ -208,7 +217,9 @@ def _part(part: Part, value: Any, where: str) -> Any:
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         known = ", ".join(plugins.names(part.package))
-        raise InputError(f'"{where}" names no part', f'write {where.rsplit(".", 1)[-1]} = "…", one of: {known}')
+        raise InputError(
+            f'"{where}" names no part', f'write {where.rsplit(".", 1)[-1]} = "…", one of: {known}'
+        )
     settings = {key: inner for key, inner in value.items() if key != "name"}
     try:
         exported = plugins.load(part.package, value["name"])
@@ -280,7 +291,6 @@ def _adapter(annotation: Any) -> Any:
     return pydantic.TypeAdapter(annotation)
 
 
-@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 

@@ -17,7 +17,9 @@ def derive(seed: int, *name: str | int) -> int:
 
     `derive(0, "dropout", 17)` seeds a `torch.Generator`; `stream` gives the NumPy generator of the same name.
     """
-    digest = hashlib.sha256("/".join([str(seed), *map(str, name)]).encode()).digest()
+    # Escaped, so that ("a", "b") and ("a/b",) are two streams: a name may be a document's id.
+    parts = [str(part).replace("\\", "\\\\").replace("/", "\\/") for part in (seed, *name)]
+    digest = hashlib.sha256("/".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

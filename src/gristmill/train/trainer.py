@@ -481,6 +481,7 @@ class Trainer:
             "tokens": self.tokens,
             "epochs": round(self.tokens / max(1, int((np.diff(self.train_store.offsets) - 1).sum())), 3),
             "elapsed_seconds": round(elapsed, 3),
+            "earlier_seconds": round(self._earlier_seconds, 3),
             "tokens_per_second": round(self.tokens / elapsed, 1),
             "utilisation": round(self.tokens / elapsed * self._flops_per_token / self.peak.of(self.dtype), 4),
             "peak_flops": self.decisions["peak_flops"],

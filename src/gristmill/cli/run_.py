@@ -1,0 +1,57 @@
+"""`gristmill run`: every stage of a recipe."""
+
+from pathlib import Path
+
+import click
+
+from gristmill.cli._common import json_option, print_json, set_option
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME.")
+@set_option
+@json_option
+def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Do every stage of RECIPE: corpus, tokenizer, shards, model, evaluation, report.
+
+    \b
+      gristmill run recipes/demo.toml
+      gristmill run mine.toml --set pretrain.budget="30 min" --out runs/longer
+
+    Stages whose inputs are unchanged are not run again; training that was interrupted goes on where it stopped, to
+    the same bytes. Paths in a recipe are relative to the folder you are in.
+
+    Next: gristmill generate runs/NAME "…"
+    """
+    import json
+    import sys
+
+    from gristmill.cli._listener import Console
+    from gristmill.config import load
+    from gristmill.pipeline import Recipe, run
+
+    resolved = load(Recipe, recipe, overrides)
+    directory = out or Path("runs") / resolved.name
+    words = ["gristmill", "run", recipe.as_posix(), *(f"--set={item}" for item in overrides)]
+    if out is not None:
+        words += ["--out", out.as_posix()]
+    with Console() as console:
+        run(resolved, directory, console, command=words)
+    evaluation = json.loads((directory / "evaluation" / "manifest.json").read_text(encoding="utf-8"))["metrics"]
+    samples = [
+        json.loads(line) for line in (directory / "evaluation" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    report = next((directory / "report").glob("*.html"))
+    if as_json:
+        print_json({"run": str(directory), "report": str(report), "evaluation": evaluation, "samples": samples})
+        return
+    for sample in samples:
+        click.echo()
+        click.secho(sample["prompt"], bold=True, nl=False)
+        click.echo(sample["continuation"])
+    example = samples[0]["prompt"].replace('"', "'") if samples else "Once upon a time"
+    click.echo(f"\nreport: {report}", file=sys.stdout)
+    click.echo(f'next:   gristmill generate {directory} "{example}"')

@@ -1,0 +1,25 @@
+"""`gristmill schema`: the JSON schema of a recipe."""
+
+import click
+
+from gristmill.cli._common import print_json
+
+__all__ = ["command"]
+
+
+@click.command()
+def command() -> None:
+    """Print the JSON schema of a recipe, with which editors complete and check its keys.
+
+    \b
+      gristmill schema > gristmill.schema.json
+      gristmill schema | jq '.properties.pretrain.properties | keys'
+
+    In editors that use Taplo, a recipe's first line may then say: #:schema ./gristmill.schema.json
+
+    Next: gristmill explain RECIPE
+    """
+    from gristmill.config import json_schema
+    from gristmill.pipeline import Recipe
+
+    print_json(json_schema(Recipe, "gristmill recipe"))

@@ -1,0 +1,456 @@
+"""From files to records: a text, where it stood, and what else its row said. Everything streams.
+
+A file is looked at first (`inspect`: its encoding, its columns, whether there is a header), so that what is wrong
+with a recipe is found before any work is done; then it is read (`records`).
+
+    format        one record is               start and end are
+    .txt, .md     the file, or a part of it   bytes of the decompressed file
+    .jsonl .json  an object                   bytes of the decompressed file
+    .csv .tsv     a row                       bytes of the decompressed file
+    .parquet      a row                       the row's number and the next
+"""
+
+import codecs
+import contextlib
+import csv
+import io
+import itertools
+import json
+import re
+import statistics
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from gristmill.corpus.decode import Encoding, Unreadable, declared, detect, newline_of
+from gristmill.corpus.files import SourceFile, Stream, open_stream
+from gristmill.errors import InputError, did_you_mean
+
+__all__ = ["Broken", "Layout", "Record", "ReadOptions", "inspect", "read_range", "records"]
+
+TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "paragraphs", "story", "review", "sentence")
+"""Names under which a text usually stands, the surest first."""
+
+MAXIMUM_DOCUMENT_BYTES = 1 << 30
+_HEAD_BYTES = 1 << 20
+_SAMPLE_ROWS = 200
+_SAMPLE_CHARACTERS = 2_000_000
+_CLEAR_LEAD = 1.25  # the longest column is taken for the text when it is this much longer than the second
+
+_BETWEEN_OBJECTS = re.compile(r"[ \t\r\n,]*")
+
+Row = dict[str, Any]
+
+
+class ReadOptions(NamedTuple):
+    """What a recipe says about reading."""
+
+    text_column: str | None = None
+    encoding: str | None = None
+    header: Literal["detect", "present", "absent"] = "detect"
+    document_separator: str | None = None
+
+
+class Layout(NamedTuple):
+    """What looking at a file found out."""
+
+    encoding: Encoding | None
+    """None for formats that have none (parquet)."""
+    text_column: str | None
+    """None for plain text."""
+    columns: tuple[str, ...] = ()
+    header: bool = False
+    delimiter: str = ","
+
+
+class Record(NamedTuple):
+    """A text as it stands in its file, decoded and nothing else."""
+
+    text: str
+    start: int
+    end: int
+    metadata: Row
+
+
+class Broken(NamedTuple):
+    """A row that gives no record, and why."""
+
+    reason: str
+    message: str
+    start: int
+    end: int
+    preview: str
+
+
+def inspect(file: SourceFile, options: ReadOptions) -> Layout:
+    """Returns the encoding and columns of a file.
+
+    Raises:
+        Unreadable: this file can't be read; the message names it.
+        InputError: the recipe has to say more: no column is clearly the text, or the one it names is not there.
+    """
+    with _naming(file):
+        layout = Layout(None if file.format == "parquet" else _encoding(file, options), None)
+        if file.format == "text":
+            return layout
+        if file.format in ("csv", "tsv"):
+            layout = _table_layout(file, layout, options)
+        with open_stream(file) as stream:
+            rows = (item[2] for item in _rows(stream.content, file, layout) if not isinstance(item, Broken))
+            return layout._replace(text_column=_text_column(file, rows, options))
+
+
+def records(stream: Stream, file: SourceFile, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
+    """Yields the records of a file that was inspected, in order.
+
+    Raises:
+        Unreadable: the file breaks off or is damaged; what came before has been yielded.
+    """
+    with _naming(file):
+        if file.format == "text":
+            yield from _texts(stream.content, layout, options)
+            return
+        column = layout.text_column
+        if column is None:  # no rows
+            return
+        for item in _rows(stream.content, file, layout):
+            if isinstance(item, Broken):
+                yield item
+                continue
+            start, end, row = item
+            text = _as_text(row.get(column))
+            if text is None:
+                yield Broken("no text", f'column "{column}" holds no text', start, end, _preview(str(row)))
+            else:
+                yield Record(text, start, end, {key: value for key, value in row.items() if key != column})
+
+
+def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | None:
+    """Returns the text of a byte range of a plain text file, or None where a range means something else."""
+    if file.format != "text" or layout.encoding is None:
+        return None
+    with open_stream(file) as stream:
+        for skipped in range(0, start, _HEAD_BYTES):  # what is decompressed can't be seeked
+            stream.content.read(min(_HEAD_BYTES, start - skipped))
+        return stream.content.read(end - start).decode(layout.encoding.name)
+
+
+def _encoding(file: SourceFile, options: ReadOptions) -> Encoding:
+    """Looks at the first mebibyte, and where that is ASCII throughout, at the first that is not."""
+    with open_stream(file) as stream:
+        head = stream.content.read(_HEAD_BYTES)
+        if options.encoding is not None:
+            return declared(options.encoding, head)
+        while head.isascii() and b"\0" not in head and (more := stream.content.read(_HEAD_BYTES)):
+            # A line feed is never a part of a character, so the last line is a safe place to go on from.
+            head = head[head.rfind(b"\n") + 1 :][-_HEAD_BYTES:] + more
+        return detect(head, complete=len(head) < _HEAD_BYTES)
+
+
+def _texts(content: io.BufferedReader, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
+    assert layout.encoding is not None
+    codec, mark = layout.encoding.name, layout.encoding.mark_bytes
+    if options.document_separator is None:
+        data = content.read(MAXIMUM_DOCUMENT_BYTES + 1)
+        if len(data) > MAXIMUM_DOCUMENT_BYTES:
+            raise Unreadable("it is one document of more than 1 GiB", "divide it: set document_separator")
+        yield _decoded(data[mark:], mark, codec)
+        return
+    separator = re.compile(options.document_separator)
+    start, parts = mark, []
+    for offset, line in _lines(content, layout.encoding):
+        text = line.decode(codec, "replace").rstrip("\r\n")
+        if separator.fullmatch(text):
+            yield from [_decoded(b"".join(parts), start, codec)] if parts else []
+            start, parts = offset + len(line), []
+        else:
+            parts.append(line)
+    yield from [_decoded(b"".join(parts), start, codec)] if parts else []
+
+
+def _decoded(data: bytes, start: int, codec: str) -> Record | Broken:
+    try:
+        return Record(data.decode(codec), start, start + len(data), {})
+    except UnicodeDecodeError as error:
+        message = f"byte {start + error.start:,} is not {codec}: {error.reason}"
+        return Broken("undecodable", message, start, start + len(data), _preview(data.decode(codec, "replace")))
+
+
+def _rows(content: io.BufferedReader, file: SourceFile, layout: Layout) -> Iterator[tuple[int, int, Row] | Broken]:
+    if file.format == "parquet":
+        return ((number, number + 1, row) for number, row in _parquet_rows(content))
+    assert layout.encoding is not None
+    if file.format == "json_lines":
+        return _json_lines(content, layout.encoding)
+    if file.format == "json":
+        return _json_objects(content, layout.encoding)
+    return _table_rows(content, layout)
+
+
+def _json_lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
+    for number, (start, line) in enumerate(_lines(content, encoding), 1):
+        end = start + len(line)
+        try:
+            text = line.decode(encoding.name)
+            if not text.strip():
+                continue
+            row = json.loads(text)
+        except UnicodeDecodeError as error:
+            message = f"line {number:,}: byte {start + error.start:,} is not {encoding.name}"
+            yield Broken("undecodable", message, start, end, _preview(line.decode(encoding.name, "replace")))
+        except (ValueError, RecursionError) as error:
+            yield Broken("broken row", f"line {number:,}: {error}", start, end, _preview(text))
+        else:
+            if isinstance(row, dict):
+                yield start, end, row
+            else:
+                yield Broken("broken row", f"line {number:,}: not an object", start, end, _preview(text))
+
+
+def _json_objects(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
+    """Reads an array of objects, or objects one after another, holding no more than one of them in memory."""
+    content.read(encoding.mark_bytes)
+    decoder, scanner = codecs.getincrementaldecoder(encoding.name)(), json.JSONDecoder()
+    buffer, place, wanted, finished = "", 0, _HEAD_BYTES, False
+    offset, line = encoding.mark_bytes, 1  # of `place` in the file
+    is_array, objects = False, 0
+    first: tuple[int, int, Row] | Broken | None = None
+    while True:
+        begin = _BETWEEN_OBJECTS.match(buffer, place).end()  # type: ignore[union-attr]
+        if buffer.startswith("[", begin) and not objects and not is_array:
+            is_array, begin = True, _BETWEEN_OBJECTS.match(buffer, begin + 1).end()  # type: ignore[union-attr]
+        offset += len(buffer[place:begin].encode(encoding.name))
+        line += buffer.count("\n", place, begin)
+        place = begin
+        try:
+            row, begin = scanner.raw_decode(buffer, place)
+        except (ValueError, RecursionError) as error:
+            if not finished and wanted <= MAXIMUM_DOCUMENT_BYTES:
+                data = content.read(wanted)
+                finished, wanted = not data, wanted * 2  # doubled while an object is longer than that
+                buffer, place = buffer[place:] + decoder.decode(data, finished), 0
+                continue
+            if buffer[place:].strip() == ("]" if is_array else ""):
+                break
+            raise Unreadable(f"line {line:,}: broken JSON: {error}", "in .jsonl only the broken line would be lost") from None
+        end = offset + len(buffer[place:begin].encode(encoding.name))
+        item: tuple[int, int, Row] | Broken = (offset, end, row)
+        if not isinstance(row, dict):
+            item = Broken("broken row", f"line {line:,}: not an object", offset, end, _preview(buffer[place:begin]))
+        line += buffer.count("\n", place, begin)
+        offset, place, wanted, objects = end, begin, _HEAD_BYTES, objects + 1
+        if objects == 1 and not is_array:
+            first = item  # one object alone is a table of contents, not a document: wait for the second
+            continue
+        if first is not None:
+            yield first
+            first = None
+        yield item
+    if first is not None:
+        raise Unreadable("it is one JSON object, expected an array of objects", "take the texts out of it into .jsonl")
+
+
+def _table_layout(file: SourceFile, layout: Layout, options: ReadOptions) -> Layout:
+    assert layout.encoding is not None
+    layout = layout._replace(delimiter="\t" if file.format == "tsv" else ",")
+    with open_stream(file) as stream:
+        line = next(_lines(stream.content, layout.encoding), (0, b""))[1].decode(layout.encoding.name, "replace")
+    if layout.delimiter not in line:
+        layout = layout._replace(delimiter=max(",;\t|", key=line.count))
+    with open_stream(file) as stream:
+        cells = next((cells for _, _, cells in _cells(stream.content, layout) if isinstance(cells, list)), [])
+    header = _is_header(cells) if options.header == "detect" else options.header == "present"
+    names = cells if header else [f"column_{number}" for number in range(1, len(cells) + 1)]
+    return layout._replace(header=header, columns=tuple(name.strip() for name in names))
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether a first row names columns: short, distinct words, no numbers, no sentences."""
+    names = [cell.strip().lower() for cell in cells]
+    if len(set(names)) < len(names):
+        return False
+    if any(name in TEXT_COLUMNS or name in ("id", "label", "title", "author") for name in names):
+        return True
+    return all(re.fullmatch(r"[^\W\d][\w\-./()#:]{0,30}( [\w\-./()#:]{1,30}){0,2}(?<!\.)", name) for name in names)
+
+
+def _table_rows(content: io.BufferedReader, layout: Layout) -> Iterator[tuple[int, int, Row] | Broken]:
+    rows = _cells(content, layout)
+    if layout.header:
+        next(rows, None)
+    for start, end, cells in rows:
+        if isinstance(cells, UnicodeDecodeError):
+            yield Broken("undecodable", f"byte {start:,}: not {cells.encoding}", start, end, "")
+        elif isinstance(cells, csv.Error):
+            yield Broken("broken row", f"byte {start:,}: {cells}", start, end, "")
+        elif len(cells) > len(layout.columns):
+            message = f"byte {start:,}: {len(cells)} cells, expected {len(layout.columns)}"
+            yield Broken("broken row", message, start, end, _preview(layout.delimiter.join(cells)))
+        elif cells:
+            yield start, end, dict(zip(layout.columns, cells, strict=False))
+
+
+def _cells(
+    content: io.BufferedReader, layout: Layout
+) -> Iterator[tuple[int, int, list[str] | csv.Error | UnicodeDecodeError]]:
+    """Yields the cells of each row and the bytes that it takes: the reader pulls lines only as it needs them."""
+    assert layout.encoding is not None
+    encoding = layout.encoding
+    end = encoding.mark_bytes
+    undecodable: UnicodeDecodeError | None = None
+
+    def lines() -> Iterator[str]:
+        nonlocal end, undecodable
+        for _, line in _lines(content, encoding):
+            end += len(line)
+            try:
+                yield line.decode(encoding.name)
+            except UnicodeDecodeError as error:  # raised here it would end the reader: only the row is lost
+                undecodable = error
+                yield line.decode(encoding.name, "replace")
+
+    # .tsv knows no quotes (IANA text/tab-separated-values): one that is not closed would swallow all that follows.
+    quoting: Any = csv.QUOTE_NONE if layout.delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.reader(lines(), delimiter=layout.delimiter, quoting=quoting)
+    with _long_fields():
+        while True:
+            start, undecodable = end, None
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield start, end, error
+            else:
+                yield start, end, undecodable or cells
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lifts the csv module's limit of 128 KiB per cell, which is one for the whole process, while we read."""
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet_rows(content: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.ParquetFile(content)
+        columns = [field.name for field in table.schema_arrow if "binary" not in str(field.type)]  # pictures and such
+        number = 0
+        for batch in table.iter_batches(batch_size=1024, columns=columns):
+            for row in batch.to_pylist():
+                yield number, row
+                number += 1
+    except pyarrow.ArrowException as error:
+        raise Unreadable(f"it is not a whole parquet file: {_one_line(error)}", "write it again") from None
+
+
+def _text_column(file: SourceFile, rows: Iterable[Row], options: ReadOptions) -> str | None:
+    lengths: dict[str, list[int]] = {}
+    names: dict[str, None] = {}
+    total = count = 0
+    for row in itertools.islice(rows, _SAMPLE_ROWS):
+        count += 1
+        names.update(dict.fromkeys(row))
+        for name, value in row.items():
+            text = _as_text(value)
+            if text is not None:
+                lengths.setdefault(name, []).append(len(text))
+                total += len(text)
+        if total > _SAMPLE_CHARACTERS:
+            break
+    if not count:
+        return None
+    wanted = options.text_column
+    if wanted is not None:
+        if wanted not in names:
+            raise InputError(f'{file.name} has no column "{wanted}"', did_you_mean(wanted, names))
+        return wanted
+    for name in TEXT_COLUMNS:
+        found = next((column for column in lengths if column.lower() == name), None)
+        if found is not None:
+            return found
+    means = {name: statistics.fmean(found) * len(found) / count for name, found in lengths.items()}
+    ranked = sorted(means, key=lambda name: -means[name])
+    listed = ", ".join(names)
+    if not ranked:
+        raise InputError(f"{file.name} has no column of text; its columns: {listed}", "leave the file out with exclude")
+    if len(ranked) > 1 and means[ranked[0]] < _CLEAR_LEAD * means[ranked[1]]:
+        one, other = (f'"{name}"' for name in names if name in ranked[:2])
+        raise InputError(
+            f"{file.name}: {one} and {other} could both be the text; its columns: {listed}",
+            f"choose one: text_column = {one}",
+        )
+    return ranked[0]
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    return None
+
+
+def _lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
+    """Yields each line with its line feed, and the byte where it starts."""
+    start = encoding.mark_bytes
+    content.read(start)
+    newline = newline_of(encoding.name)
+    for line in _byte_lines(content) if len(newline) == 1 else _wide_lines(content, newline):
+        yield start, line
+        start += len(line)
+
+
+def _byte_lines(content: io.BufferedReader) -> Iterator[bytes]:
+    while line := content.readline(MAXIMUM_DOCUMENT_BYTES):
+        if len(line) == MAXIMUM_DOCUMENT_BYTES:
+            raise Unreadable("it has a line of more than 1 GiB", "divide it into lines or files")
+        yield line
+
+
+def _wide_lines(content: io.BufferedReader, newline: bytes) -> Iterator[bytes]:
+    """Yields the lines of UTF-16, whose line feed is two bytes, the first of them at an even place."""
+    rest = b""
+    while chunk := content.read(_HEAD_BYTES):
+        rest += chunk
+        begin = search = 0
+        while (found := rest.find(newline, search)) >= 0:
+            search = found + 1
+            if found % 2 == 0:
+                search = found + 2
+                yield rest[begin:search]
+                begin = search
+        rest = rest[begin:]
+    if rest:
+        yield rest
+
+
+@contextlib.contextmanager
+def _naming(file: SourceFile) -> Iterator[None]:
+    """Names the file in whatever goes wrong while it is read."""
+    try:
+        yield
+    except Unreadable as error:
+        if error.message.startswith(file.name):
+            raise
+        raise Unreadable(f"{file.name}: {error.message}", error.hint) from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{file.name} is not {error.encoding} throughout: {error.reason}", "name its encoding") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise Unreadable(f"{file.name} is damaged or breaks off: {_one_line(error)}", "get the file again") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _preview(text: str) -> str:
+    return " ".join(text[:200].split())[:80]

@@ -1,0 +1,186 @@
+"""Models in and out: a directory that stock transformers loads, and checkpoints made of what others trained."""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gristmill.artifact import Artifact, disk_errors, draft, hash_file, open_artifact, write_json
+from gristmill.config import to_dict
+from gristmill.errors import CorruptArtifact, InputError, RunError
+from gristmill.generate.completing import prompt_tokens
+from gristmill.generate.load import CHECKPOINT, FORMAT, TOKENIZER, Loaded
+from gristmill.model.checkpoint import save_model
+from gristmill.model.exchange import from_llama2c, from_transformers, to_transformers
+from gristmill.tokenizer import Tokenizer
+from gristmill.tokenizer.convert import from_gpt2
+from gristmill.tokenizer.convert import from_llama2c as tokenizer_from_llama2c
+
+__all__ = ["export_run", "import_model"]
+
+PROBE = "In 1984, 3 naïve cats\n\tsat — “so what?” 床前明月光，疑是地上霜。 🙂"
+"""Text with a bit of everything, on which the exported tokenizer has to agree with ours."""
+
+
+def export_run(loaded: Loaded, out: Path, *, force: bool = False) -> dict[str, Any]:
+    """Writes a directory that `AutoModelForCausalLM` and `AutoTokenizer` load, and returns what was compared.
+
+    The logits are compared with the stock class, and the tokens of a prompt with the stock tokenizer: it begins
+    every text with bos as `gristmill generate` does, so greedy texts are the same. The directory appears whole.
+
+    Raises:
+        InputError: `out` is not empty, or the model has parts that the stock class does not.
+        RunError: logits or tokens differ.
+    """
+    refuse_to_overwrite(out, force)
+    partial = out.parent / f".{out.name}.partial"
+    with disk_errors(out):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            with _quiet_transformers():
+                difference = to_transformers(loaded.model.float(), partial, dict(loaded.tokenizer.special))
+                _write_tokenizer(loaded.tokenizer, partial)
+                _compare_tokens(loaded.tokenizer, partial)
+            if out.exists():
+                shutil.rmtree(out)
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return {
+        "path": str(out),
+        "family": loaded.config.family,
+        "largest_logit_difference": difference,
+        "source_content_hash": loaded.artifact.manifest.content_hash,
+        "files": {file.name: file.stat().st_size for file in sorted(out.iterdir())},
+    }
+
+
+def import_model(source: Path, out: Path, *, tokenizer: Path | None = None, force: bool = False) -> Artifact:
+    """Makes a checkpoint of a directory of transformers (safetensors only) or of a llama2.c file.
+
+    Args:
+        source: the directory, or the file.
+        out: the checkpoint's directory.
+        tokenizer: a directory with a `tokenizer.json` (or GPT-2's pair of files), or a llama2.c tokenizer; by
+            default the source directory.
+        force: move what stands at `out` to `replaced/` beside it.
+
+    Raises:
+        InputError: the source is missing, of an unknown family, a pickle, or has no tokenizer.
+        CorruptArtifact: a file is truncated or does not fit its config.
+    """
+    refuse_to_overwrite(out, force)
+    if not source.exists():
+        raise InputError(f"there is no {source}", "name a directory of transformers, or a llama2.c .bin file")
+    if source.is_dir():
+        model, files = from_transformers(source), sorted(source.glob("*.safetensors"))
+    elif source.suffix in (".pt", ".pth", ".pkl", ".ckpt") or source.name == "pytorch_model.bin":
+        raise InputError(
+            f"{source} is a pickle, which can run any code when it is read; pickles are not loaded",
+            "save it with safe_serialization=True, and name the directory",
+        )
+    else:
+        model, files = from_llama2c(source), [source]
+    words = _read_tokenizer(tokenizer or source)
+    if words.vocab_size > model.config.vocab_size:
+        raise CorruptArtifact(
+            f"the tokenizer has {words.vocab_size:,} tokens, the model knows {model.config.vocab_size:,}",
+            "give the model's own tokenizer with --tokenizer",
+        )
+    config = {
+        "imported": {file.name: hash_file(file) for file in files},
+        "tokenizer": words.sha256,
+        "model": to_dict(model.config),
+    }
+    with draft(out, kind=CHECKPOINT, format_version=FORMAT, config=config) as work:
+        save_model(work.path, model.config, model.state_dict())
+        (work.path / TOKENIZER).mkdir()
+        words.save(work.path / TOKENIZER)
+        work.metrics |= {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "vocab_size": words.vocab_size,
+        }
+    return open_artifact(out, CHECKPOINT)
+
+
+def refuse_to_overwrite(out: Path, force: bool) -> None:
+    """Raises InputError where something stands at `out` that was not meant to go."""
+    if out.is_file():
+        raise InputError(f"{out} is a file, expected a directory's name")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise InputError(f"{out} is not empty", "choose another --out, or add --force to replace it")
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    if path.is_file() and path.suffix == ".bin":
+        if path.name.startswith("tok"):
+            return tokenizer_from_llama2c(path)
+        raise InputError(
+            f"{path.name} has no tokenizer in it", "name its tokenizer too: --tokenizer tok512.bin (or a directory)"
+        )
+    if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
+        return from_gpt2(path)
+    return Tokenizer.from_directory(path)
+
+
+def _write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Writes the tokenizer's files, with a template that begins texts as `prompt_tokens` does."""
+    tokenizer.save(directory)
+    path = directory / "tokenizer.json"
+    layout = json.loads(path.read_text(encoding="utf-8"))
+    begin = [tokenizer.name(token) for token in prompt_tokens(tokenizer, "")]
+    text: list[dict[str, Any]] = [{"SpecialToken": {"id": name, "type_id": 0}} for name in begin]
+    layout["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [*text, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [*text, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            name: {"id": name, "ids": [token], "tokens": [name]}
+            for name, token in zip(begin, prompt_tokens(tokenizer, ""), strict=True)
+        },
+    }
+    write_json(path, layout)
+
+
+def _compare_tokens(tokenizer: Tokenizer, directory: Path) -> None:
+    import transformers
+
+    stock = transformers.AutoTokenizer.from_pretrained(directory)
+    theirs, ours = stock(PROBE)["input_ids"], prompt_tokens(tokenizer, PROBE)
+    if theirs != ours:
+        at = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours))
+        raise RunError(
+            f"the exported tokenizer splits a text differently from token {at} on: {theirs[at : at + 3]}, "
+            f"ours {ours[at : at + 3]}",
+            "nothing was written; please report this with the run's tokenizer.json",
+        )
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keeps the progress bars, notes and look-ups of transformers away while it only checks local files."""
+    try:
+        from transformers.utils import logging as theirs
+    except ImportError:
+        yield  # to_transformers says what to install
+        return
+    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    offline = os.environ.get("HF_HUB_OFFLINE")
+    theirs.set_verbosity(logging.CRITICAL)
+    theirs.disable_progress_bar()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(before)
+        if bars:
+            theirs.enable_progress_bar()
+        if offline is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = offline

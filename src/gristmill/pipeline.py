@@ -1,0 +1,410 @@
+"""The recipe, resolved into stages: text -> corpus -> tokenizer -> shards -> model -> evaluation -> report.
+
+Each stage writes one directory below the run's; one whose inputs and settings are unchanged is not run again.
+"""
+
+import dataclasses
+import json
+import platform
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from annotated_types import Ge
+
+import gristmill
+from gristmill import plugins, rng
+from gristmill.artifact import Artifact, artifact_key, draft, exclusive, find, open_artifact, write_json
+from gristmill.config import to_dict
+from gristmill.corpus import Corpus, CorpusConfig
+from gristmill.corpus import build as build_corpus
+from gristmill.corpus.shards import Shards, write_shards
+from gristmill.errors import InputError
+from gristmill.evaluate.likelihood import figures
+from gristmill.generate import SamplingSettings, complete, load_run, prepare
+from gristmill.model.config import ModelConfig, ModelSettings, resolve
+from gristmill.model.count import parameter_counts, training_bytes, training_flops_per_token
+from gristmill.report import build_report
+from gristmill.tokenizer import Tokenizer, TokenizerConfig
+from gristmill.tokenizer import train as train_tokenizer
+from gristmill.train.hardware import describe_machine, matmul_peak
+from gristmill.train.schedule import parse_budget
+from gristmill.train.settings import PretrainSettings, resolve_batch
+from gristmill.train.trainer import Hook, Trainer, pick_device
+from gristmill.train.validate import score_documents
+
+__all__ = ["Listener", "Recipe", "SampleSettings", "check_recipe", "explain", "pretrain", "run"]
+
+CHECKPOINT_FORMAT = 1
+EVALUATION_FORMAT = 1
+TYPICAL_UTILISATION = 0.35
+"""Of the measured peak, for predicting time before a run: between what the smallest and larger models reach."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+    """The `[samples]` table: what the finished model is asked to continue."""
+
+    prompts: tuple[str, ...] = ()
+    """Beginnings of texts; by default the first words of validation documents, of each language."""
+    per_prompt: Annotated[int, Ge(1)] = 1
+    """How many continuations of each."""
+    sampling: SamplingSettings = dataclasses.field(default_factory=lambda: SamplingSettings(max_new_tokens=200))
+    """How they are drawn."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One file that describes the whole life of a model."""
+
+    name: str
+    """Names the run and its directory."""
+    corpus: CorpusConfig
+    """What text goes in."""
+    seed: Annotated[int, Ge(0)] = 0
+    """All randomness derives from it."""
+    tokenizer: TokenizerConfig = dataclasses.field(default_factory=TokenizerConfig)
+    """How text becomes tokens."""
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    """What is trained."""
+    pretrain: PretrainSettings = dataclasses.field(default_factory=PretrainSettings)
+    """How, and for how long."""
+    samples: SampleSettings = dataclasses.field(default_factory=SampleSettings)
+    """What it is asked to write at the end."""
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
+            raise InputError(f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"')
+
+
+class Listener(Protocol):
+    """Who wants to know how a run goes on; the command line shows it."""
+
+    def stage(self, name: str, path: Path) -> None:
+        """A stage begins."""
+
+    def done(self, name: str, artifact: Artifact, *, again: bool) -> None:
+        """A stage is finished; `again` says that it was run now, not found from before."""
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Something goes forward."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should know."""
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """What is called after every training step."""
+
+
+STAGES = ("corpus", "tokenizer", "shards", "model", "evaluation", "report")
+
+
+def run(recipe: Recipe, directory: Path, listener: Listener, *, command: Sequence[str] = (), until: str = "report") -> Path:
+    """Does every stage of a recipe in a directory, up to `until`, and returns the directory.
+
+    Raises:
+        InputError: something in the recipe can't be done; found before work starts where that is possible.
+        RunError: a stage failed; those before it are finished, and training resumes from its last checkpoint.
+    """
+    check_recipe(recipe, directory)
+    with exclusive(directory):
+        _write_run_file(recipe, directory, command)
+        stages: dict[str, Artifact] = {}
+        for name in STAGES[: STAGES.index(until) + 1]:
+            path = directory / name
+            before = _content(path)
+            listener.stage(name, path)
+            stages[name] = _RUNNERS[name](recipe, directory, stages, listener)
+            listener.done(name, stages[name], again=before != stages[name].manifest.content_hash)
+    return directory
+
+
+def check_recipe(recipe: Recipe, directory: Path) -> None:
+    """Finds what can be found wrong before any work: sizes, the family, the device, memory and disk."""
+    config = _provisional_config(recipe)
+    settings = recipe.pretrain
+    device = pick_device(settings.device)
+    if config.kind not in settings.objective.kinds:
+        kinds = ", ".join(sorted(settings.objective.kinds))
+        raise InputError(f"the objective needs a model of kind {kinds}, but the model is a {config.kind}")
+    _, micro = resolve_batch(settings, config)
+    needed = training_bytes(config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32")
+    memory = describe_machine().get("memory_bytes")
+    if device.type == "cpu" and memory and needed > 0.95 * memory:
+        raise InputError(
+            f"training this model takes about {needed / 1e9:.1f} GB of memory, and the machine has {memory / 1e9:.1f} GB",
+            "set model.depth or model.width lower",
+        )
+    folder = next(p for p in (directory, *directory.absolute().parents) if p.exists())
+    free, checkpoints = shutil.disk_usage(folder).free, 16 * parameter_counts(config)["total"]
+    if free < checkpoints:
+        raise InputError(
+            f"checkpoints take about {checkpoints / 1e9:.1f} GB, and the disk of {directory} has {free / 1e9:.1f} GB free",
+            "free some space, or choose another directory with --out",
+        )
+
+
+def pretrain(
+    model: ModelSettings,
+    settings: PretrainSettings,
+    *,
+    shards: Artifact,
+    tokenizer: Artifact,
+    out: Path,
+    seed: int,
+    listener: Listener,
+) -> Artifact:
+    """Trains a model on shards and returns its checkpoint; goes on where an interrupted run stopped."""
+    row_tokens = settings.row_tokens
+    config = resolve(model, vocab_size=shards.manifest.metrics["vocab_size"], row_tokens=row_tokens)
+    parts: dict[str, Any] = {
+        "kind": "checkpoint",
+        "format_version": CHECKPOINT_FORMAT,
+        "config": {"model": to_dict(config), "pretrain": to_dict(settings)},
+        "parents": {"shards": shards, "tokenizer": tokenizer},
+        "seed": seed,
+    }
+    existing = find(out, artifact_key(**parts))
+    if existing is not None:
+        return existing
+    opened = Shards(shards)
+    valid = opened.split("valid") if "valid" in opened.splits else None
+    if valid is None or not valid.text_bytes.sum():
+        raise InputError("there is no validation text", "set corpus.valid_fraction above 0")
+    with draft(out, keep_partial=True, **parts) as work:
+        trainer = Trainer(
+            directory=work.path,
+            model_config=config,
+            settings=settings,
+            train=opened.split("train"),
+            valid=valid,
+            end_token=Tokenizer.from_directory(tokenizer.path).special["eos"],
+            seed=seed,
+            say=listener.say,
+            hooks=listener.hooks(),
+        )
+        trained = trainer.run()
+        _copy_tokenizer(tokenizer, work.path / "tokenizer")
+        validation = figures(trained.validation, seed=seed)["overall"]
+        work.metrics.update({**trained.metrics, "validation": validation})
+        work.cost["elapsed_seconds"] = trained.metrics["earlier_seconds"]
+    return open_artifact(out, "checkpoint", verify=False)
+
+
+def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """Returns every number that follows from a recipe, measured where that takes a second, before anything runs."""
+    check_recipe(recipe, directory)
+    shards = _existing(directory / "shards", "shards")
+    config = _provisional_config(recipe)
+    settings = recipe.pretrain
+    if shards is not None:
+        config = dataclasses.replace(config, vocab_size=shards.manifest.metrics["vocab_size"])
+    rows, micro = resolve_batch(settings, config)
+    batch_tokens = rows * settings.row_tokens
+    counts = parameter_counts(config)
+    flops_per_token = training_flops_per_token(config, settings.row_tokens)
+    peak = matmul_peak(pick_device(settings.device))
+    best = max(peak.float32, peak.bfloat16) if settings.precision != "float32" else peak.float32
+    speed = TYPICAL_UTILISATION * best / flops_per_token
+    train_tokens = shards.manifest.metrics["splits"]["train"]["tokens"] if shards else None
+    budget = parse_budget(settings.budget)
+    tokens = {
+        "steps": budget.amount * batch_tokens,
+        "tokens": budget.amount,
+        "seconds": budget.amount * speed,
+        "epochs": budget.amount * train_tokens if train_tokens else None,
+    }[budget.unit]
+    return {
+        "recipe": to_dict(recipe),
+        "stages": {name: "done" if _existing(directory / name, None) else "to do" for name in STAGES},
+        "model": {**to_dict(config), "parameters": counts},
+        "batch": {"tokens": batch_tokens, "rows": rows, "micro_batch_rows": micro},
+        "train_tokens": train_tokens,
+        "flops_per_token": flops_per_token,
+        "peak_flops": dataclasses.asdict(peak),
+        "memory_bytes": training_bytes(
+            config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32"
+        ),
+        "predicted": {
+            "utilisation": TYPICAL_UTILISATION,
+            "tokens_per_second": round(speed),
+            "tokens": None if tokens is None else round(tokens),
+            "steps": None if tokens is None else round(tokens / batch_tokens),
+            "epochs": None if tokens is None or not train_tokens else round(tokens / train_tokens, 2),
+            "flops": None if tokens is None else tokens * flops_per_token,
+            "seconds": None if tokens is None else round(tokens / speed),
+        },
+    }
+
+
+# --- the stages -----------------------------------------------------------------------------------------------------
+
+
+def _run_corpus(recipe: Recipe, directory: Path, _: dict[str, Artifact], listener: Listener) -> Artifact:
+    return build_corpus(recipe.corpus, directory / "corpus", seed=recipe.seed, progress=listener.progress)
+
+
+def _run_tokenizer(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+    corpus = Corpus(stages["corpus"])
+    return train_tokenizer(
+        recipe.tokenizer,
+        corpus.texts("train"),
+        directory / "tokenizer",
+        validation=((d.language, d.text) for d in corpus.documents("valid")),
+        parents={"corpus": stages["corpus"]},
+        seed=recipe.seed,
+        progress=listener.progress,
+    )
+
+
+def _run_shards(_: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+    corpus = Corpus(stages["corpus"])
+    tokenizer = Tokenizer.from_directory(stages["tokenizer"].path)
+
+    def pairs(split: Any) -> Iterator[tuple[str, str]]:
+        return ((document.id, document.text) for document in corpus.documents(split))
+
+    return write_shards(
+        directory / "shards",
+        documents={"train": pairs("train"), "valid": pairs("valid")},
+        encode_batch=tokenizer.encode_batch,
+        bos=tokenizer.special["bos"],
+        eos=tokenizer.special["eos"],
+        vocab_size=tokenizer.vocab_size,
+        parents={"corpus": stages["corpus"], "tokenizer": stages["tokenizer"]},
+        progress=listener.progress,
+    )
+
+
+def _run_model(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+    return pretrain(
+        recipe.model,
+        recipe.pretrain,
+        shards=stages["shards"],
+        tokenizer=stages["tokenizer"],
+        out=directory / "model",
+        seed=recipe.seed,
+        listener=listener,
+    )
+
+
+def _run_evaluation(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+    parts: dict[str, Any] = {
+        "kind": "evaluation",
+        "format_version": EVALUATION_FORMAT,
+        "config": {"samples": to_dict(recipe.samples), "row_tokens": recipe.pretrain.row_tokens},
+        "parents": {name: stages[name] for name in ("model", "corpus", "shards")},
+        "seed": recipe.seed,
+    }
+    out = directory / "evaluation"
+    existing = find(out, artifact_key(**parts))
+    if existing is not None:
+        return existing
+    with draft(out, **parts) as work:
+        loaded = load_run(stages["model"].path)
+        documents = list(Corpus(stages["corpus"]).documents("valid"))
+        listener.progress("validation documents", 0, None)
+        scores = score_documents(
+            loaded.model,
+            Shards(stages["shards"]).split("valid"),
+            row_tokens=recipe.pretrain.row_tokens,
+            end_token=loaded.tokenizer.special["eos"],
+        )
+        work.metrics.update(
+            figures(
+                scores,
+                seed=recipe.seed,
+                languages=[document.language for document in documents],
+                sources=[Path(document.source).name for document in documents],
+            )
+        )
+        prompts = recipe.samples.prompts or _openings(documents)
+        listener.progress("samples", 0, len(prompts))
+        repeated = [prompt for prompt in prompts for _ in range(recipe.samples.per_prompt)]
+        sampling = recipe.samples.sampling
+        lines = [
+            {"prompt": c.prompt, "continuation": c.text, "finish": c.finish, "settings": to_dict(sampling)}
+            for c in complete(prepare(loaded.model), loaded.tokenizer, repeated, sampling)
+        ]
+        with (work.path / "samples.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return open_artifact(out, "evaluation", verify=False)
+
+
+def _run_report(_: Recipe, directory: Path, __: dict[str, Artifact], ___: Listener) -> Artifact:
+    return build_report(directory, directory / "report")
+
+
+_RUNNERS = {
+    "corpus": _run_corpus,
+    "tokenizer": _run_tokenizer,
+    "shards": _run_shards,
+    "model": _run_model,
+    "evaluation": _run_evaluation,
+    "report": _run_report,
+}
+
+
+def _openings(documents: Sequence[Any], *, each: int = 2, characters: int = 24) -> tuple[str, ...]:
+    """Beginnings of validation documents, some of each language, the same for the same corpus."""
+    found: dict[str, list[str]] = {}
+    for document in sorted(documents, key=lambda d: rng.derive(0, "openings", d.id)):
+        here = found.setdefault(document.language, [])
+        opening = document.text[:characters]
+        if len(document.text) > characters and not document.text[characters].isspace() and " " in opening.strip():
+            opening = opening.rsplit(" ", 1)[0]  # English stops at a word's end
+        if document.language == "zh":
+            opening = document.text[:6]
+        if len(here) < each and opening.strip():
+            here.append(opening.strip())
+    return tuple(opening for openings in found.values() for opening in openings)
+
+
+def _copy_tokenizer(tokenizer: Artifact, target: Path) -> None:
+    """A checkpoint carries its tokenizer, so that it can be moved alone."""
+    target.mkdir(exist_ok=True)
+    for name in tokenizer.manifest.files:
+        shutil.copyfile(tokenizer.path / name, target / name)
+
+
+def _provisional_config(recipe: Recipe) -> ModelConfig:
+    """The model with the vocabulary that the recipe names, or a guess: sizes are checked before the text is read."""
+    plugins.load("model.families", recipe.model.family)
+    return resolve(
+        recipe.model, vocab_size=recipe.tokenizer.vocab_size or 4096, row_tokens=recipe.pretrain.row_tokens
+    )
+
+
+def _write_run_file(recipe: Recipe, directory: Path, command: Sequence[str]) -> None:
+    path = directory / "run.json"
+    table = {
+        "name": recipe.name,
+        "command": shlex.join(command),
+        "recipe": to_dict(recipe),
+        "machine": describe_machine(),
+        "versions": {"gristmill": gristmill.__version__, "python": platform.python_version()},
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text())
+        except ValueError:
+            before = {}
+        if before.get("recipe") == table["recipe"]:
+            table["started_at"] = before.get("started_at", table["started_at"])
+    write_json(path, table)
+
+
+def _existing(path: Path, kind: str | None) -> Artifact | None:
+    try:
+        return open_artifact(path, kind, verify=False)
+    except InputError:
+        return None
+
+
+def _content(path: Path) -> str | None:
+    existing = _existing(path, None)
+    return existing.manifest.content_hash if existing else None
