@@ -21,8 +21,10 @@ import torch
 import transformers
 
 from gristmill.generate.decoding import decode_one_token, lay_out, prefill, prepare
+from gristmill.generate.native import SOURCE
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.exchange import to_transformers
+from gristmill.model.native import library
 from gristmill.model.transformer import Transformer
 
 PROMPT_TOKENS = 16
@@ -73,8 +75,9 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, object]:
     prompt = torch.randint(config.vocab_size, (1, PROMPT_TOKENS), generator=generator)
     half = Transformer(config).eval()
     half.load_state_dict(model.state_dict())
-    lay_out(model)
-    lay_out(half.bfloat16())
+    if library(SOURCE) is None:
+        lay_out(model)
+    half.bfloat16()
     weights = [p.detach() for p in model.parameters() if p.dim() == 2]
 
     def theirs() -> list[int]:

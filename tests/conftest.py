@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# machines are shared: a slow example is no failure
+hypothesis.settings.register_profile("gristmill", deadline=None)
+hypothesis.settings.load_profile("gristmill")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

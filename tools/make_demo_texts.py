@@ -52,7 +52,9 @@ def _chapters(unpacked: Path, verses: str) -> Iterator[str]:
     """Yields each chapter as one paragraph, without the numbers of the verses."""
     program, library = unpacked / "usr/bin/bible", unpacked / "usr/lib"
     # -f turns formatting off: one verse a line, after its reference
-    printed = subprocess.run([program, "-f", "-p", library, verses], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [program, "-f", "-p", library, verses], capture_output=True, text=True, check=True
+    ).stdout
     matches = [VERSE.match(line) for line in printed.splitlines()]
     if not matches or None in matches:
         raise SystemExit(f"{verses}: the program printed something that is no verse:\n{printed[:500]}")

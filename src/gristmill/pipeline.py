@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from annotated_types import Ge
 
@@ -80,6 +80,7 @@ class Recipe:
             raise InputError(f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"')
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Who wants to know how a run goes on; the command line shows it."""
 

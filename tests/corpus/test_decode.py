@@ -2,7 +2,8 @@ import codecs
 from pathlib import Path
 
 import pytest
-from gristmill.corpus.decode import Unreadable, declared, detect, newline_of
+
+from gristmill.corpus.decode import UnreadableError, declared, detect, newline_of
 from gristmill.errors import InputError
 
 SIMPLIFIED = "明月几时有？把酒问青天。不知天上宫阙，今夕是何年。我们的学校在城市的东边，那里有很多学生。"
@@ -31,7 +32,7 @@ def test_encodings_are_recognised_and_give_the_text_back(text: str, encoding: st
 
 def test_big_endian_utf_16_needs_its_mark() -> None:
     assert detect(codecs.BOM_UTF16_BE + "中文".encode("utf-16-be"), complete=True)[:2] == ("utf-16-be", 2)
-    with pytest.raises(Unreadable, match="zero bytes"):
+    with pytest.raises(UnreadableError, match="zero bytes"):
         detect("plain".encode("utf-16-be"), complete=True)
 
 
@@ -39,13 +40,15 @@ def test_a_character_cut_by_the_end_of_the_sample_is_no_error() -> None:
     for encoding in ("utf-8", "gb18030"):
         data = SIMPLIFIED.encode(encoding)[:-1]
         assert detect(data, complete=False).name == encoding
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableError):
         detect("中".encode()[:-1] + b"\xff", complete=True)
 
 
-@pytest.mark.parametrize("data", [codecs.BOM_UTF32_LE + "a".encode("utf-32-le"), "café à la crème".encode("latin-1"), b"\x80\xff"])
+@pytest.mark.parametrize(
+    "data", [codecs.BOM_UTF32_LE + "a".encode("utf-32-le"), "café à la crème".encode("latin-1"), b"\x80\xff"]
+)
 def test_what_is_nothing_we_know_is_refused_with_a_way_out(data: bytes) -> None:
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableError) as caught:
         detect(data, complete=True)
     assert caught.value.hint is not None
     assert "encoding = " in caught.value.hint

@@ -1,13 +1,15 @@
 import time
 
-from gristmill.corpus.language import language_of
-from gristmill.corpus.normalise import normalise
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pytest
+from gristmill.corpus.language import language_of
+from gristmill.corpus.normalise import normalise
 
-MESSY = st.text(st.sampled_from("aé中e\u0301\r\n\t \x00\x1b[31mÃ©â€™\x92\ufeff\u2028\u3000\ud800\udc00"), max_size=60)
+MESSY = st.text(
+    st.sampled_from("aé中e\u0301\r\n\t \x00\x1b[31mÃ©â€™\x92\ufeff\u2028\u3000\ud800\udc00"), max_size=60
+)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,14 @@ def test_each_repair_by_its_name(text: str, expected: str, changed: set[str]) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["Él está aquí, à Noël — « déjà » l’été", "Ärger über Öl", "Привет, мир", "こんにちは世界", "½ × ¾ ÷ £5", "中文，“引号”"],
+    [
+        "Él está aquí, à Noël — « déjà » l’été",
+        "Ärger über Öl",
+        "Привет, мир",
+        "こんにちは世界",
+        "½ × ¾ ÷ £5",
+        "中文，“引号”",
+    ],
 )
 def test_good_text_of_many_languages_is_left_alone(text: str) -> None:
     assert normalise(text) == (text, frozenset())

@@ -74,7 +74,7 @@ def test_documents_are_streamed_in_batches(tmp_path, monkeypatch):
 def test_unchanged_parents_are_not_encoded_again(tmp_path):
     parent = written(tmp_path / "parent")
     first = written(tmp_path / "s", parents={"corpus": parent})
-    again = written(tmp_path / "s", parents={"corpus": parent}, encode_batch=None)
+    again = written(tmp_path / "s", {"train": iter([])}, parents={"corpus": parent})
     assert again.manifest == first.manifest
 
 

@@ -37,7 +37,7 @@ def make_run(run: Path, *, steps: int = 1200, hostile: bool = False) -> Path:
         "evaluation",
         {"model": model, "shards": shards},
         _evaluation(bad),
-        {"by_document.jsonl": "{}\n"},
+        {"samples.jsonl": _samples(bad)},
     )
     (run / "run.json").write_text(json.dumps(_run(bad)), encoding="utf-8")
     return run
@@ -155,18 +155,6 @@ def _model(run: Path, shards: Artifact, tokenizer: Artifact, steps: int, bad: st
             line["validation_nats_per_token"] = smooth + 0.06 + max(0.0, done - 0.85) * 0.5
             line["validation_bits_per_byte"] = line["validation_nats_per_token"] / math.log(2) / 3.2
         curve.append(json.dumps(line))
-    samples = [
-        {
-            "prompt": f"In the beginning{bad}",
-            "continuation": f" of the reign of the king, the people went out from the city, and they said unto him,\nBehold, we are thy servants{bad}.",
-            "settings": {"temperature": 0.8, "top_p": 0.95, "seed": 1, "maximum_tokens": 64},
-        },
-        {
-            "prompt": "明月",
-            "continuation": "何时照我还，江南春水绿如蓝。\n故人不见青山外，一夜东风到客船。",
-            "settings": {"temperature": 0.8, "top_p": 0.95, "seed": 2, "maximum_tokens": 64},
-        },
-    ]
     metrics = {
         "parameters": {"total": 3_412_224, "embedding": 1_048_576, "non_embedding": 2_363_648},
         "flops_per_token": 21_300_000,
@@ -203,12 +191,27 @@ def _model(run: Path, shards: Artifact, tokenizer: Artifact, steps: int, bad: st
     }
     files = {
         "curve.jsonl": "\n".join(curve) + "\n",
-        "samples.jsonl": "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples),
         "model.safetensors": "weights",
     }
     return _stage(
         run, "model", "checkpoint", {"shards": shards, "tokenizer": tokenizer}, metrics, files, config
     )
+
+
+def _samples(bad: str) -> str:
+    samples = [
+        {
+            "prompt": f"In the beginning{bad}",
+            "continuation": f" of the reign of the king, the people went out from the city, and they said unto him,\nBehold, we are thy servants{bad}.",
+            "settings": {"temperature": 0.8, "top_p": 0.95, "seed": 1, "maximum_tokens": 64},
+        },
+        {
+            "prompt": "明月",
+            "continuation": "何时照我还，江南春水绿如蓝。\n故人不见青山外，一夜东风到客船。",
+            "settings": {"temperature": 0.8, "top_p": 0.95, "seed": 2, "maximum_tokens": 64},
+        },
+    ]
+    return "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples)
 
 
 def _evaluation(bad: str) -> dict[str, Any]:

@@ -97,6 +97,13 @@ def test_chinese_is_marked_as_chinese(page: str) -> None:
     assert "PingFang SC" in page
 
 
+def test_settings_that_are_not_set_are_not_shown(run: Path) -> None:
+    facts = gather(run)[0]
+    settings = {"temperature": 0.8, "stop": [], "top_k": None}
+    page = render({**facts, "samples": [{"prompt": "a", "continuation": "b", "settings": settings}]})
+    assert "<footer>temperature 0.8</footer>" in page
+
+
 def test_pieces_of_a_sentence_join_to_the_sentence(run: Path) -> None:
     splits = gather(run)[0]["splits"]
     assert [s["language"] for s in splits] == ["en", "zh"]
@@ -123,14 +130,8 @@ def test_a_stage_that_has_not_run_is_shown_so(stage: str, tmp_path: Path) -> Non
     assert stage not in stages
     assert facts[stage] is None
     page = render(facts)
-    headings = {
-        "corpus": 1,
-        "tokenizer": 1,
-        "shards": 1,
-        "model": 3,
-        "evaluation": 0,
-    }  # validation: the trainer's
-    assert page.count("Not run.") == headings[stage]
+    sections = {"model": 2, "evaluation": 1}  # model and training; samples (the trainer has validated, too)
+    assert page.count("Not run.") == sections.get(stage, 1)
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_check_names_every_damaged_file(
     make_run(tmp_path / "demo", steps=24)
     monkeypatch.chdir(tmp_path)
     assert _exit(["check", "demo"]) == 0
-    assert "demo/model: checkpoint, 3 files, as written" in capsys.readouterr().out
+    assert "demo/model: checkpoint, 2 files, as written" in capsys.readouterr().out
     (tmp_path / "demo/model/model.safetensors").write_text("changed")
     (tmp_path / "demo/shards/train.tokens.bin").write_text("short")
     assert _exit(["check", "demo"]) == 2

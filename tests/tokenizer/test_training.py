@@ -36,7 +36,9 @@ def test_a_config_survives_the_manifest(kind):
     assert config.from_dict(TokenizerConfig, json.loads(json.dumps(config.to_dict(made)))) == made
 
 
-@pytest.mark.parametrize(("kind", "size"), [("bpe", 300), ("unigram", 300), ("wordpiece", 560), ("characters", 255)])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("bpe", 300), ("unigram", 300), ("wordpiece", 560), ("characters", 255)]
+)
 def test_the_vocabulary_has_the_size_that_was_asked_for(kind, size, tmp_path):
     assert trained(tmp_path / "t", kind=kind, vocab_size=size).vocab_size == size
 
@@ -134,7 +136,7 @@ def test_compression_is_measured_by_language(tmp_path):
 
 @pytest.mark.parametrize("kind", LEARNING)
 def test_digits_and_chinese_characters_are_split_as_set(kind, tmp_path):
-    texts = ["1234 5678 明月 " * 50]
+    texts = ["1234\n5678\n明月\n" * 50]
     apart = trained(tmp_path / "apart", texts, kind=kind)
     assert [text for _, text in apart.pieces("1234明月")] == ["1", "2", "3", "4", "明", "月"]
     together = trained(tmp_path / "together", texts, kind=kind, split_digits=3, split_cjk=False)

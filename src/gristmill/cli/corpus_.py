@@ -33,7 +33,9 @@ def command() -> None:
 @click.option("--recipe", type=click.Path(path_type=Path), help="Take the [corpus] table of a recipe.")
 @set_option
 @json_option
-def build(sources: tuple[str, ...], out: Path, recipe: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def build(
+    sources: tuple[str, ...], out: Path, recipe: Path | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Read SOURCES (files, folders, globs), clean them and write a corpus.
 
     \b
@@ -63,7 +65,9 @@ def build(sources: tuple[str, ...], out: Path, recipe: Path | None, overrides: t
 
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--document", "identity", metavar="ID", help="Print one document; the beginning of its id will do.")
+@click.option(
+    "--document", "identity", metavar="ID", help="Print one document; the beginning of its id will do."
+)
 @click.option("--dropped", is_flag=True, help="Print what was dropped, and why.")
 @json_option
 def show(directory: Path, identity: str | None, dropped: bool, as_json: bool) -> None:
@@ -102,7 +106,9 @@ def show(directory: Path, identity: str | None, dropped: bool, as_json: bool) ->
             table.add_row(*map(escape, (entry["reason"], entry["source"], where, said)))
         console().print(table if total else "nothing was dropped")
         if total > _SHOWN_DROPS:
-            click.echo(f"{_SHOWN_DROPS} of {total:,}; all of them with --json, or in {directory / 'dropped.jsonl'}")
+            click.echo(
+                f"{_SHOWN_DROPS} of {total:,}; all of them with --json, or in {directory / 'dropped.jsonl'}"
+            )
     else:
         _print(corpus.artifact, as_json)
 
@@ -136,7 +142,13 @@ def _print(corpus: "Artifact", as_json: bool) -> None:
         table.add_row(name, *_amounts(entry, total))
     table.add_section()
     for name, entry in metrics["dropped"].items():
-        table.add_row(f"dropped: {name}", f"{entry['documents']:,}", "", _bytes(entry["text_bytes"]) if entry["text_bytes"] else "", "")
+        table.add_row(
+            f"dropped: {name}",
+            f"{entry['documents']:,}",
+            "",
+            _bytes(entry["text_bytes"]) if entry["text_bytes"] else "",
+            "",
+        )
     for name, count in metrics["changed"].items():
         if count:
             table.add_row(f"repaired: {name.replace('_', ' ')}", f"{count:,}", "", "", "")
@@ -144,7 +156,9 @@ def _print(corpus: "Artifact", as_json: bool) -> None:
 
     paths = [source["path"] for source in metrics["sources"]]
     folder = f"{os.path.commonpath(paths)}/" if len(paths) > 1 and os.path.commonpath(paths) else ""
-    files = _table(f"source{' below ' if folder else ''}{folder}", "encoding", "text column", "documents", "text")
+    files = _table(
+        f"source{' below ' if folder else ''}{folder}", "encoding", "text column", "documents", "text"
+    )
     for source in metrics["sources"][:_SHOWN_SOURCES]:
         files.add_row(
             escape(source["path"].removeprefix(folder)),
@@ -174,15 +188,23 @@ def _table(*columns: str) -> Any:
 
 def _amounts(entry: dict[str, int], total: int) -> list[str]:
     characters = f"{entry['characters']:,}" if "characters" in entry else ""
-    return [f"{entry['documents']:,}", characters, _bytes(entry["text_bytes"]), f"{entry['text_bytes'] / total:.1%}"]
+    return [
+        f"{entry['documents']:,}",
+        characters,
+        _bytes(entry["text_bytes"]),
+        f"{entry['text_bytes'] / total:.1%}",
+    ]
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
+def _bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95 or unit == "GB":
+            break
+    return f"{size:,.1f} {unit}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -195,7 +217,12 @@ class _Bar:
     def __enter__(self) -> "_Bar":
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description:>8}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=console(stderr=True), transient=True)
         self._progress.__enter__()
         self._task: Any = None

@@ -185,7 +185,7 @@ def _print_compression(title: str, measured: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(title)
+    table.add_column(title, overflow="fold")
     for column in ("bytes", "tokens", "bytes per token", "tokens per character"):
         table.add_column(column, justify="right")
     for name, entry in measured.items():

@@ -21,7 +21,7 @@ import numpy as np
 from gristmill import artifact
 from gristmill.artifact import Artifact
 from gristmill.config import to_dict
-from gristmill.corpus.decode import Unreadable, newline_of
+from gristmill.corpus.decode import UnreadableError, newline_of
 from gristmill.corpus.files import Found, SourceFile, find_files, open_stream
 from gristmill.corpus.language import language_of
 from gristmill.corpus.normalise import CHANGES, normalise
@@ -71,7 +71,9 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         """Checks what the types do not."""
         if not 0 <= self.valid_fraction < 1:
-            raise InputError(f"valid_fraction is {self.valid_fraction}, expected 0 to 1", "0.05 holds out a twentieth")
+            raise InputError(
+                f"valid_fraction is {self.valid_fraction}, expected 0 to 1", "0.05 holds out a twentieth"
+            )
         if self.minimum_characters < 1 or self.valid_maximum_bytes < 1:
             raise InputError("minimum_characters and valid_maximum_bytes are at least 1")
         if self.encoding is not None:
@@ -106,10 +108,11 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
     existing = artifact.find(out, key)
     if existing is not None:
         return existing
-    with artifact.draft(out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed) as work:
-        with (work.path / DROPPED).open("w", encoding="utf-8", newline="\n") as dropped:
-            build_ = _Build(config, work.path, dropped, report)
-            work.metrics.update(build_.run(found))
+    with (
+        artifact.draft(out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed) as work,
+        (work.path / DROPPED).open("w", encoding="utf-8", newline="\n") as dropped,
+    ):
+        work.metrics.update(_Build(config, work.path, dropped, report).run(found))
     return artifact.open_artifact(out, KIND, verify=False)
 
 
@@ -174,7 +177,7 @@ class _Build:
     def _inspect(self, file: SourceFile) -> Layout | None:
         try:
             return inspect(file, self._config._reading)
-        except Unreadable as error:
+        except UnreadableError as error:
             self._problem(error.message, error.hint)
             self._drop("unreadable file", file.name, None, None, None, error.message, 0)
             return None
@@ -201,7 +204,7 @@ class _Build:
                     else:
                         self._broken(file, item)
                     self._report("reading", done + stream.raw.tell(), total)
-        except Unreadable as error:
+        except UnreadableError as error:
             self._problem(error.message, error.hint)
             self._drop("file cut short", file.name, None, None, None, error.message, 0)
 
@@ -231,7 +234,15 @@ class _Build:
         self._characters.append(len(text))
         if len(self._origins) < 20:  # a document is cut only where there are few
             self._origins.append((file, layout))
-        row = (identity, text, file.name, record.start, record.end, language_of(text), _to_json(record.metadata))
+        row = (
+            identity,
+            text,
+            file.name,
+            record.start,
+            record.end,
+            language_of(text),
+            _to_json(record.metadata),
+        )
         for column, value in zip(self._batch.values(), row, strict=True):
             column.append(value)
         self._batch_bytes += size
@@ -258,7 +269,7 @@ class _Build:
         if len(self._problems) < _KEPT_PROBLEMS:
             self._problems.append(message)
 
-    def _drop(  # noqa: PLR0913 - one line of dropped.jsonl
+    def _drop(
         self,
         reason: str,
         source: str,
@@ -274,7 +285,9 @@ class _Build:
         entry["text_bytes"] += text_bytes
         line = {"id": identity, "source": source, "start": start, "end": end, "reason": reason}
         preview = " ".join(preview[:400].split())[:160]
-        self._dropped_file.write(_to_json({**line, "preview": preview, **({"message": message} if message else {})}) + "\n")
+        self._dropped_file.write(
+            _to_json({**line, "preview": preview, **({"message": message} if message else {})}) + "\n"
+        )
 
     def _write(self, plan: SplitPlan) -> tuple[dict[str, Any], dict[str, Any]]:
         """Moves the spool into the final files, and returns the counts per split and per language."""
@@ -287,13 +300,20 @@ class _Build:
         for first, batch in self._spooled():
             hashes = np.asarray(self._hashes[first : first + batch.num_rows], dtype=np.uint64)
             valid = np.array([int(value) < plan.threshold for value in hashes])
-            parts = [(batch.filter(pyarrow.array(~valid)), "train"), (batch.filter(pyarrow.array(valid)), "valid")]
+            parts = [
+                (batch.filter(pyarrow.array(~valid)), "train"),
+                (batch.filter(pyarrow.array(valid)), "valid"),
+            ]
             if plan.cut_document is not None and first <= plan.cut_document < first + batch.num_rows:
                 parts = self._cut(batch, plan.cut_document - first, plan)
             for part, split in parts:
                 sizes = pyarrow.compute.binary_length(part["text"].cast(pyarrow.large_binary())).to_numpy()
                 characters = pyarrow.compute.sum(pyarrow.compute.utf8_length(part["text"])).as_py() or 0
-                counts = {"documents": part.num_rows, "characters": characters, "text_bytes": int(sizes.sum())}
+                counts = {
+                    "documents": part.num_rows,
+                    "characters": characters,
+                    "text_bytes": int(sizes.sum()),
+                }
                 for name, value in counts.items():
                     splits[split][name] += value
                 spoken = np.array(part["language"].to_pylist())
@@ -344,7 +364,9 @@ class _Build:
     def _fail_with_nothing_left(self) -> NoReturn:
         if self._problems and not self._documents_read:  # there is nothing to say but what went wrong
             raise InputError(self._problems[0], self._first_hint)
-        reasons = ", ".join(f"{entry['documents']} {reason}" for reason, entry in sorted(self._dropped.items()))
+        reasons = ", ".join(
+            f"{entry['documents']} {reason}" for reason, entry in sorted(self._dropped.items())
+        )
         first = f"; the first: {self._problems[0]}" if self._problems else ""
         raise InputError(
             f"no documents are left of {len(self._sources)} files: {reasons or 'they hold none'}{first}",
@@ -416,7 +438,16 @@ def _hash_inputs(files: list[SourceFile], config: CorpusConfig, report: Progress
 
 
 def _percentiles(characters: "array.array[int]") -> dict[str, int]:
-    names = {"minimum": 0, "p10": 10, "p25": 25, "median": 50, "p75": 75, "p90": 90, "p99": 99, "maximum": 100}
+    names = {
+        "minimum": 0,
+        "p10": 10,
+        "p25": 25,
+        "median": 50,
+        "p75": 75,
+        "p90": 90,
+        "p99": 99,
+        "maximum": 100,
+    }
     values = np.percentile(np.asarray(characters), list(names.values()), method="nearest")
     return {name: int(value) for name, value in zip(names, values, strict=True)}
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gristmill.errors import InputError
 
-__all__ = ["Encoding", "Unreadable", "declared", "detect", "newline_of"]
+__all__ = ["Encoding", "UnreadableError", "declared", "detect", "newline_of"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -32,7 +32,7 @@ _COMMON = frozenset(
 )
 
 
-class Unreadable(InputError):
+class UnreadableError(InputError):
     """One file can't be read as what it seems to be; `on_error` decides whether that ends the build."""
 
 
@@ -48,7 +48,7 @@ def detect(head: bytes, *, complete: bool) -> Encoding:
     """Returns the encoding of a file from its beginning, or from all of it when `complete`.
 
     Raises:
-        Unreadable: no decoder takes it, or what comes out is no text.
+        UnreadableError: no decoder takes it, or what comes out is no text.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):
@@ -56,7 +56,7 @@ def detect(head: bytes, *, complete: bool) -> Encoding:
                 break
             return Encoding(name, len(mark), "byte order mark")
     if head.count(0) > len(head) // 1000:
-        raise Unreadable(
+        raise UnreadableError(
             "it holds zero bytes, so it is no text, or UTF-16 or UTF-32 without a mark that we know",
             'name the encoding (encoding = "utf-16-le"), or leave the file out with exclude',
         )
@@ -70,7 +70,7 @@ def detect(head: bytes, *, complete: bool) -> Encoding:
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < _LEAST_COMMON_SHARE:
         tried = ", ".join(f"{name} ({share:.0%} common characters)" for name, share in shares.items())
-        raise Unreadable(
+        raise UnreadableError(
             "its encoding is none of UTF-8, UTF-16 with a byte order mark, GB18030 and Big5"
             + (f"; it decodes as {tried}, but that does not read as Chinese" if tried else ""),
             'name the encoding (encoding = "cp1252"), or leave the file out with exclude',
@@ -98,7 +98,9 @@ def newline_of(name: str) -> bytes:
     try:
         newline = "\n".encode({"utf-16": "utf-16-le"}.get(codecs.lookup(name).name, name))
     except (LookupError, UnicodeError):
-        raise InputError(f'there is no encoding "{name}"', "examples: utf-8, utf-16, gb18030, big5, cp1252") from None
+        raise InputError(
+            f'there is no encoding "{name}"', "examples: utf-8, utf-16, gb18030, big5, cp1252"
+        ) from None
     newline = newline.removeprefix(codecs.BOM_UTF8)
     if newline not in (b"\n", b"\n\0", b"\0\n"):
         raise InputError(f'the encoding "{name}" is not supported', "convert the files to UTF-8 first")

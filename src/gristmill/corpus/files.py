@@ -10,9 +10,9 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
-from gristmill.corpus.decode import Unreadable
+from gristmill.corpus.decode import UnreadableError
 from gristmill.errors import InputError
 
 __all__ = ["ENDINGS", "Found", "SourceFile", "Stream", "find_files", "open_stream"]
@@ -59,8 +59,8 @@ class Found(NamedTuple):
 class Stream(NamedTuple):
     """A decompressed file, and the file below it, whose position tells the progress."""
 
-    content: io.BufferedReader
-    raw: io.BufferedReader
+    content: io.BufferedIOBase
+    raw: io.BufferedIOBase
 
 
 def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
@@ -76,7 +76,9 @@ def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
         raise InputError("there are no sources", 'name files, folders or globs: sources = ["texts/"]')
     chosen: dict[Path, SourceFile] = {}
     skipped: collections.Counter[str] = collections.Counter()
-    candidates = sorted({pair for source in sources for pair in _expand(source)}, key=lambda pair: os.fsencode(pair[0]))
+    candidates = sorted(
+        {pair for source in sources for pair in _expand(source)}, key=lambda pair: os.fsencode(pair[0])
+    )
     for path, named in candidates:
         reason = _reason_to_skip(path, exclude)
         file = None if reason else _classify(path)
@@ -87,7 +89,9 @@ def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
         else:
             skipped[reason or f"ending {_ending(path)}"] += 1
     if not chosen:
-        passed = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "no files at all"
+        passed = (
+            ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "no files at all"
+        )
         raise InputError(f"no readable files in {', '.join(sources)}: {passed}", f"understood: {ENDINGS}")
     return Found(list(chosen.values()), dict(sorted(skipped.items())))
 
@@ -97,15 +101,20 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
     """Opens a file for streaming, decompressed.
 
     Raises:
-        Unreadable: the system does not let us.
+        UnreadableError: the system does not let us.
     """
     try:
-        raw = file.path.open("rb", buffering=_BUFFER_BYTES)
+        raw = cast("io.BufferedReader", file.path.open("rb", buffering=_BUFFER_BYTES))
     except OSError as error:
-        raise Unreadable(f"{file.name} can't be opened: {error.strerror}", "check its permissions") from None
+        raise UnreadableError(
+            f"{file.name} can't be opened: {error.strerror}", "check its permissions"
+        ) from None
     with raw:
         if file.compression == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unzipped, io.BufferedReader(unzipped, _BUFFER_BYTES) as content:  # type: ignore[arg-type, type-var, unused-ignore]
+            with (
+                gzip.GzipFile(fileobj=raw) as unzipped,
+                io.BufferedReader(unzipped, _BUFFER_BYTES) as content,
+            ):  # type: ignore[arg-type, type-var, unused-ignore]
                 yield Stream(content, raw)
         elif file.compression == ".zst":
             import pyarrow
@@ -126,7 +135,9 @@ def _expand(source: str) -> Iterator[tuple[Path, bool]]:
     else:
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
         if not matches:
-            raise InputError(f"{source}: there is no such file or folder", "a path is relative to where you are")
+            raise InputError(
+                f"{source}: there is no such file or folder", "a path is relative to where you are"
+            )
         for match in map(Path, matches):
             yield from ((inner, False) for inner in _below(match)) if match.is_dir() else [(match, False)]
 
@@ -157,7 +168,9 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _reason_to_skip(path: Path, exclude: Sequence[str]) -> str | None:
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in (path.name, path.as_posix())):
+    if any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in (path.name, path.as_posix())
+    ):
         return "excluded"
     try:
         mode = path.stat().st_mode
@@ -168,7 +181,9 @@ def _reason_to_skip(path: Path, exclude: Sequence[str]) -> str | None:
 
 def _classify(path: Path) -> SourceFile | None:
     name = path.name.lower()
-    compression: Literal["", ".gz", ".zst"] = ".gz" if name.endswith(".gz") else ".zst" if name.endswith(".zst") else ""
+    compression: Literal["", ".gz", ".zst"] = (
+        ".gz" if name.endswith(".gz") else ".zst" if name.endswith(".zst") else ""
+    )
     known = _FORMATS.get(Path(name.removesuffix(compression)).suffix)
     if known is None or (known == "parquet" and compression):
         return None

@@ -12,7 +12,36 @@ _HAN = bytes(range(0xE4, 0xEA))  # lead bytes of U+4000 to U+9FFF
 _OTHER = bytes([*range(0xC4, 0xE2), *range(0xEA, 0xEE)])  # Latin Extended, Greek, Cyrillic … Thai; Hangul
 _KANA = re.compile(rb"\xe3[\x81-\x83]")
 _FUNCTION_WORDS = frozenset(
-    "the of and to a i is that it was for with as his her he she not are be this have you at by from but on".split()
+    [
+        "the",
+        "of",
+        "and",
+        "to",
+        "a",
+        "i",
+        "is",
+        "that",
+        "it",
+        "was",
+        "for",
+        "with",
+        "as",
+        "his",
+        "her",
+        "he",
+        "she",
+        "not",
+        "are",
+        "be",
+        "this",
+        "have",
+        "you",
+        "at",
+        "by",
+        "from",
+        "but",
+        "on",
+    ]
 )
 _SAMPLE_CHARACTERS = 20_000
 
@@ -25,7 +54,11 @@ def language_of(text: str) -> Language:
     """
     if len(text) > 3 * _SAMPLE_CHARACTERS:
         middle = len(text) // 2
-        text = text[:_SAMPLE_CHARACTERS] + text[middle : middle + _SAMPLE_CHARACTERS] + text[-_SAMPLE_CHARACTERS:]
+        text = (
+            text[:_SAMPLE_CHARACTERS]
+            + text[middle : middle + _SAMPLE_CHARACTERS]
+            + text[-_SAMPLE_CHARACTERS:]
+        )
     data = text.encode()
     latin = (len(data) - len(data.translate(None, _LETTERS))) / 4
     han = len(data) - len(data.translate(None, _HAN))

@@ -1,10 +1,10 @@
-"""Text as it should have been written: one form for what looks the same, and nothing that nobody can see.
+r"""Text as it should have been written: one form for what looks the same, and nothing that nobody can see.
 
 What is repaired, in this order, and counted by these names:
 
     surrogates     halves of UTF-16 pairs (from JSON escapes) are joined, lone ones become U+FFFD
     mojibake       UTF-8 that was read as Latin-1, Windows-1252 and the like ("â€™", "Ã©"), line by line, by ftfy
-    line_endings   \\r\\n, \\r, form feeds and the Unicode line separators become \\n
+    line_endings   \r\n, \r, form feeds and the Unicode line separators become \n
     control        control characters, terminal colours and byte order marks go
     nfc            composed characters (Unicode NFC)
     edges          blank lines before the text and white space behind it go; one final newline stays
@@ -79,7 +79,9 @@ def _repair_mojibake(text: str) -> str:
     data = text.encode()
     if b"\xc3" not in data and b"\xc2" not in data and b"\xd0\x82" not in data:
         return text  # one of these is in every suspect
-    starts = {data.rfind(b"\n", 0, match.start()) + 1 for suspect in _SUSPECTS for match in suspect.finditer(data)}
+    starts = {
+        data.rfind(b"\n", 0, match.start()) + 1 for suspect in _SUSPECTS for match in suspect.finditer(data)
+    }
     pieces, done = [], 0
     for start in sorted(starts):
         end = data.find(b"\n", start)
@@ -102,7 +104,9 @@ def _unify_line_endings(text: str) -> str:
 
 def _remove_controls(text: str) -> str:
     data = text.encode()
-    late = not text.isascii() and (b"\xef\xbb\xbf" in data or (b"\xc2" in data and _LATE_CONTROL.search(text)))
+    late = not text.isascii() and (
+        b"\xef\xbb\xbf" in data or (b"\xc2" in data and _LATE_CONTROL.search(text))
+    )
     if not late and len(data.translate(None, _CONTROL_BYTES)) == len(data):
         return text
     return _CONTROL.sub("", text)

@@ -23,13 +23,24 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from gristmill.corpus.decode import Encoding, Unreadable, declared, detect, newline_of
+from gristmill.corpus.decode import Encoding, UnreadableError, declared, detect, newline_of
 from gristmill.corpus.files import SourceFile, Stream, open_stream
 from gristmill.errors import InputError, did_you_mean
 
-__all__ = ["Broken", "Layout", "Record", "ReadOptions", "inspect", "read_range", "records"]
+__all__ = ["Broken", "Layout", "ReadOptions", "Record", "inspect", "read_range", "records"]
 
-TEXT_COLUMNS = ("text", "content", "body", "document", "article", "passage", "paragraphs", "story", "review", "sentence")
+TEXT_COLUMNS = (
+    "text",
+    "content",
+    "body",
+    "document",
+    "article",
+    "passage",
+    "paragraphs",
+    "story",
+    "review",
+    "sentence",
+)
 """Names under which a text usually stands, the surest first."""
 
 MAXIMUM_DOCUMENT_BYTES = 1 << 30
@@ -87,7 +98,7 @@ def inspect(file: SourceFile, options: ReadOptions) -> Layout:
     """Returns the encoding and columns of a file.
 
     Raises:
-        Unreadable: this file can't be read; the message names it.
+        UnreadableError: this file can't be read; the message names it.
         InputError: the recipe has to say more: no column is clearly the text, or the one it names is not there.
     """
     with _naming(file):
@@ -101,11 +112,13 @@ def inspect(file: SourceFile, options: ReadOptions) -> Layout:
             return layout._replace(text_column=_text_column(file, rows, options))
 
 
-def records(stream: Stream, file: SourceFile, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
+def records(
+    stream: Stream, file: SourceFile, layout: Layout, options: ReadOptions
+) -> Iterator[Record | Broken]:
     """Yields the records of a file that was inspected, in order.
 
     Raises:
-        Unreadable: the file breaks off or is damaged; what came before has been yielded.
+        UnreadableError: the file breaks off or is damaged; what came before has been yielded.
     """
     with _naming(file):
         if file.format == "text":
@@ -148,17 +161,20 @@ def _encoding(file: SourceFile, options: ReadOptions) -> Encoding:
         return detect(head, complete=len(head) < _HEAD_BYTES)
 
 
-def _texts(content: io.BufferedReader, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
+def _texts(content: io.BufferedIOBase, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
     assert layout.encoding is not None
     codec, mark = layout.encoding.name, layout.encoding.mark_bytes
     if options.document_separator is None:
         data = content.read(MAXIMUM_DOCUMENT_BYTES + 1)
         if len(data) > MAXIMUM_DOCUMENT_BYTES:
-            raise Unreadable("it is one document of more than 1 GiB", "divide it: set document_separator")
+            raise UnreadableError(
+                "it is one document of more than 1 GiB", "divide it: set document_separator"
+            )
         yield _decoded(data[mark:], mark, codec)
         return
     separator = re.compile(options.document_separator)
-    start, parts = mark, []
+    start = mark
+    parts: list[bytes] = []
     for offset, line in _lines(content, layout.encoding):
         text = line.decode(codec, "replace").rstrip("\r\n")
         if separator.fullmatch(text):
@@ -174,10 +190,14 @@ def _decoded(data: bytes, start: int, codec: str) -> Record | Broken:
         return Record(data.decode(codec), start, start + len(data), {})
     except UnicodeDecodeError as error:
         message = f"byte {start + error.start:,} is not {codec}: {error.reason}"
-        return Broken("undecodable", message, start, start + len(data), _preview(data.decode(codec, "replace")))
+        return Broken(
+            "undecodable", message, start, start + len(data), _preview(data.decode(codec, "replace"))
+        )
 
 
-def _rows(content: io.BufferedReader, file: SourceFile, layout: Layout) -> Iterator[tuple[int, int, Row] | Broken]:
+def _rows(
+    content: io.BufferedIOBase, file: SourceFile, layout: Layout
+) -> Iterator[tuple[int, int, Row] | Broken]:
     if file.format == "parquet":
         return ((number, number + 1, row) for number, row in _parquet_rows(content))
     assert layout.encoding is not None
@@ -188,7 +208,7 @@ def _rows(content: io.BufferedReader, file: SourceFile, layout: Layout) -> Itera
     return _table_rows(content, layout)
 
 
-def _json_lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
+def _json_lines(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
     for number, (start, line) in enumerate(_lines(content, encoding), 1):
         end = start + len(line)
         try:
@@ -208,7 +228,7 @@ def _json_lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tupl
                 yield Broken("broken row", f"line {number:,}: not an object", start, end, _preview(text))
 
 
-def _json_objects(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
+def _json_objects(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
     """Reads an array of objects, or objects one after another, holding no more than one of them in memory."""
     content.read(encoding.mark_bytes)
     decoder, scanner = codecs.getincrementaldecoder(encoding.name)(), json.JSONDecoder()
@@ -233,11 +253,15 @@ def _json_objects(content: io.BufferedReader, encoding: Encoding) -> Iterator[tu
                 continue
             if buffer[place:].strip() == ("]" if is_array else ""):
                 break
-            raise Unreadable(f"line {line:,}: broken JSON: {error}", "in .jsonl only the broken line would be lost") from None
+            raise UnreadableError(
+                f"line {line:,}: broken JSON: {error}", "in .jsonl only the broken line would be lost"
+            ) from None
         end = offset + len(buffer[place:begin].encode(encoding.name))
         item: tuple[int, int, Row] | Broken = (offset, end, row)
         if not isinstance(row, dict):
-            item = Broken("broken row", f"line {line:,}: not an object", offset, end, _preview(buffer[place:begin]))
+            item = Broken(
+                "broken row", f"line {line:,}: not an object", offset, end, _preview(buffer[place:begin])
+            )
         line += buffer.count("\n", place, begin)
         offset, place, wanted, objects = end, begin, _HEAD_BYTES, objects + 1
         if objects == 1 and not is_array:
@@ -248,14 +272,17 @@ def _json_objects(content: io.BufferedReader, encoding: Encoding) -> Iterator[tu
             first = None
         yield item
     if first is not None:
-        raise Unreadable("it is one JSON object, expected an array of objects", "take the texts out of it into .jsonl")
+        raise UnreadableError(
+            "it is one JSON object, expected an array of objects", "take the texts out of it into .jsonl"
+        )
 
 
 def _table_layout(file: SourceFile, layout: Layout, options: ReadOptions) -> Layout:
     assert layout.encoding is not None
+    encoding = layout.encoding
     layout = layout._replace(delimiter="\t" if file.format == "tsv" else ",")
     with open_stream(file) as stream:
-        line = next(_lines(stream.content, layout.encoding), (0, b""))[1].decode(layout.encoding.name, "replace")
+        line = next(_lines(stream.content, encoding), (0, b""))[1].decode(encoding.name, "replace")
     if layout.delimiter not in line:
         layout = layout._replace(delimiter=max(",;\t|", key=line.count))
     with open_stream(file) as stream:
@@ -272,10 +299,12 @@ def _is_header(cells: Sequence[str]) -> bool:
         return False
     if any(name in TEXT_COLUMNS or name in ("id", "label", "title", "author") for name in names):
         return True
-    return all(re.fullmatch(r"[^\W\d][\w\-./()#:]{0,30}( [\w\-./()#:]{1,30}){0,2}(?<!\.)", name) for name in names)
+    return all(
+        re.fullmatch(r"[^\W\d][\w\-./()#:]{0,30}( [\w\-./()#:]{1,30}){0,2}(?<!\.)", name) for name in names
+    )
 
 
-def _table_rows(content: io.BufferedReader, layout: Layout) -> Iterator[tuple[int, int, Row] | Broken]:
+def _table_rows(content: io.BufferedIOBase, layout: Layout) -> Iterator[tuple[int, int, Row] | Broken]:
     rows = _cells(content, layout)
     if layout.header:
         next(rows, None)
@@ -292,7 +321,7 @@ def _table_rows(content: io.BufferedReader, layout: Layout) -> Iterator[tuple[in
 
 
 def _cells(
-    content: io.BufferedReader, layout: Layout
+    content: io.BufferedIOBase, layout: Layout
 ) -> Iterator[tuple[int, int, list[str] | csv.Error | UnicodeDecodeError]]:
     """Yields the cells of each row and the bytes that it takes: the reader pulls lines only as it needs them."""
     assert layout.encoding is not None
@@ -336,20 +365,24 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _parquet_rows(content: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+def _parquet_rows(content: io.BufferedIOBase) -> Iterator[tuple[int, Row]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.ParquetFile(content)
-        columns = [field.name for field in table.schema_arrow if "binary" not in str(field.type)]  # pictures and such
+        columns = [
+            field.name for field in table.schema_arrow if "binary" not in str(field.type)
+        ]  # pictures and such
         number = 0
         for batch in table.iter_batches(batch_size=1024, columns=columns):
             for row in batch.to_pylist():
                 yield number, row
                 number += 1
     except pyarrow.ArrowException as error:
-        raise Unreadable(f"it is not a whole parquet file: {_one_line(error)}", "write it again") from None
+        raise UnreadableError(
+            f"it is not a whole parquet file: {_one_line(error)}", "write it again"
+        ) from None
 
 
 def _text_column(file: SourceFile, rows: Iterable[Row], options: ReadOptions) -> str | None:
@@ -381,7 +414,9 @@ def _text_column(file: SourceFile, rows: Iterable[Row], options: ReadOptions) ->
     ranked = sorted(means, key=lambda name: -means[name])
     listed = ", ".join(names)
     if not ranked:
-        raise InputError(f"{file.name} has no column of text; its columns: {listed}", "leave the file out with exclude")
+        raise InputError(
+            f"{file.name} has no column of text; its columns: {listed}", "leave the file out with exclude"
+        )
     if len(ranked) > 1 and means[ranked[0]] < _CLEAR_LEAD * means[ranked[1]]:
         one, other = (f'"{name}"' for name in names if name in ranked[:2])
         raise InputError(
@@ -399,7 +434,7 @@ def _as_text(value: Any) -> str | None:
     return None
 
 
-def _lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
+def _lines(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
     """Yields each line with its line feed, and the byte where it starts."""
     start = encoding.mark_bytes
     content.read(start)
@@ -409,14 +444,14 @@ def _lines(content: io.BufferedReader, encoding: Encoding) -> Iterator[tuple[int
         start += len(line)
 
 
-def _byte_lines(content: io.BufferedReader) -> Iterator[bytes]:
+def _byte_lines(content: io.BufferedIOBase) -> Iterator[bytes]:
     while line := content.readline(MAXIMUM_DOCUMENT_BYTES):
         if len(line) == MAXIMUM_DOCUMENT_BYTES:
-            raise Unreadable("it has a line of more than 1 GiB", "divide it into lines or files")
+            raise UnreadableError("it has a line of more than 1 GiB", "divide it into lines or files")
         yield line
 
 
-def _wide_lines(content: io.BufferedReader, newline: bytes) -> Iterator[bytes]:
+def _wide_lines(content: io.BufferedIOBase, newline: bytes) -> Iterator[bytes]:
     """Yields the lines of UTF-16, whose line feed is two bytes, the first of them at an even place."""
     rest = b""
     while chunk := content.read(_HEAD_BYTES):
@@ -438,14 +473,18 @@ def _naming(file: SourceFile) -> Iterator[None]:
     """Names the file in whatever goes wrong while it is read."""
     try:
         yield
-    except Unreadable as error:
+    except UnreadableError as error:
         if error.message.startswith(file.name):
             raise
-        raise Unreadable(f"{file.name}: {error.message}", error.hint) from None
+        raise UnreadableError(f"{file.name}: {error.message}", error.hint) from None
     except UnicodeDecodeError as error:
-        raise Unreadable(f"{file.name} is not {error.encoding} throughout: {error.reason}", "name its encoding") from None
+        raise UnreadableError(
+            f"{file.name} is not {error.encoding} throughout: {error.reason}", "name its encoding"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise Unreadable(f"{file.name} is damaged or breaks off: {_one_line(error)}", "get the file again") from None
+        raise UnreadableError(
+            f"{file.name} is damaged or breaks off: {_one_line(error)}", "get the file again"
+        ) from None
 
 
 def _one_line(error: BaseException) -> str:

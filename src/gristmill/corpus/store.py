@@ -15,7 +15,7 @@ KIND = "corpus"
 DROPPED = "dropped.jsonl"
 Split = Literal["train", "valid"]
 
-_GROUP_BYTES = 16 << 20
+_GROUP_BYTES = 8 << 20
 _FILE_BYTES = 1 << 30
 
 
@@ -50,7 +50,9 @@ class Corpus:
 
     def documents(self, split: Split | None = None) -> Iterator[Document]:
         """Yields the documents of a split, or of both, always in the same order."""
-        for row in self._rows(split, ("id", "text", "source", "start", "end", "split", "language", "metadata")):
+        for row in self._rows(
+            split, ("id", "text", "source", "start", "end", "split", "language", "metadata")
+        ):
             yield Document(**{**row, "metadata": json.loads(row["metadata"])})
 
     def texts(self, split: Split | None = None) -> Iterator[str]:

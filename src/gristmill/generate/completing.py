@@ -128,7 +128,8 @@ def _decode_batch(
             scores = sampler(scores, [s.tokens for s in batch])
         chosen = choose(scores, None if settings.greedy else [s.generator for s in batch])
         for sequence, token in zip(batch, chosen.tolist(), strict=True):
-            piece = sequence.add(token, _token_bytes(tokenizer, token, sequence), ends=token == end)
+            data = b"" if token == end else _token_bytes(tokenizer, token, sequence)
+            piece = sequence.add(token, data, ends=token == end)
             if piece is not None:
                 yield piece
         going = [row for row, sequence in enumerate(batch) if not sequence.finished]

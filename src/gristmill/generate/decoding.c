@@ -19,6 +19,18 @@ static inline bf16 store_bf16(float f) { uint32_t u; memcpy(&u, &f, 4); u += 0x7
 static inline float load_f32(float v) { return v; }
 static inline float store_f32(float v) { return v; }
 
+/* exp for x <= 88: 2^k times a polynomial (Cephes' coefficients), relative error below 3e-7; vectorises */
+static inline float fast_exp(float x) {
+    x = x < -87.f ? -87.f : x > 88.f ? 88.f : x;
+    float k = floorf(x * 1.44269504f + 0.5f);
+    float r = x - k * 0.693359375f + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f; p = p * r + 8.3334519073e-3f; p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f; p = p * r + 5.0000001201e-1f; p = p * r * r + r + 1.f;
+    int32_t e = ((int32_t)k + 127) << 23; float s; memcpy(&s, &e, 4);
+    return p * s;
+}
+
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define NAME(f) JOIN(f, SUFFIX)
@@ -95,7 +107,7 @@ static void NAME(attend)(const Sizes *z, const LayerWeights *l, float *qkv, TYPE
         turn(q, l->query_norm, c, s, K, z->epsilon, z->rotary);
         NAME(multiply)(keys, q, 0, e, 0, column + 1, K, 0);
         for (long t = 0; t <= column; t++) top = e[t] > top ? e[t] : top;
-        for (long t = 0; t <= column; t++) { e[t] = expf((e[t] - top) * scale); sum += e[t]; }
+        for (long t = 0; t <= column; t++) { e[t] = fast_exp((e[t] - top) * scale); sum += e[t]; }
         memset(o, 0, 4 * K);
         for (long t = 0; t <= column; t++) { float p = e[t] / sum; const TYPE *w = values + t * K; for (long j = 0; j < K; j++) o[j] += p * LD(w[j]); }
     }
@@ -123,9 +135,9 @@ void NAME(decode)(const Sizes *z, const LayerWeights *layers, TYPE *const *cache
             NAME(multiply)(l->up, h, l->up_bias, a, from, to, D, 0);
             if (z->gated) {
                 NAME(multiply)((const TYPE *)l->up + F * D, h, 0, a + F, from, to, D, 0);
-                for (long j = from; j < to; j++) a[j] = a[j] / (1.f + expf(-a[j])) * a[F + j];
+                for (long j = from; j < to; j++) a[j] = a[j] / (1.f + fast_exp(-a[j])) * a[F + j];
             } else
-                for (long j = from; j < to; j++) a[j] = .5f * a[j] * (1.f + tanhf(.7978845608f * (a[j] + .044715f * a[j] * a[j] * a[j])));
+                for (long j = from; j < to; j++) a[j] = a[j] / (1.f + fast_exp(-1.5957691216f * (a[j] + .044715f * a[j] * a[j] * a[j])));
             BARRIER
             NAME(multiply)(l->down, a, l->down_bias, x, part(D, i, of), part(D, i + 1, of), F, 1);
             BARRIER

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gristmill.batch import Visibility
+from gristmill.generate.native import NativeStep, native_step
 from gristmill.model.ngrams import ngram_rows
 from gristmill.model.transformer import LayerNorm, Rotary, Transformer, attention_mask, segment_positions
 
@@ -62,6 +63,8 @@ class Decoder:
     """What QK-norm's weights contribute at each layer to the head's own part (N query and key heads)."""
     qk_sines: Float[Tensor, "L 1 N K"] | None
     """What they contribute to the part that comes from the other half of the head."""
+    native: NativeStep | None
+    """The same step for a single sequence as one call of compiled code, where this machine has it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def prepare(model: Transformer) -> Decoder:
         )
         for block in blocks
     )
-    return Decoder(model, layers, _norm(model.norm, like), qk_epsilon, cosines, sines, qk_cosines, qk_sines)
+    return Decoder(model, layers, _norm(model.norm, like), qk_epsilon, cosines, sines, qk_cosines, qk_sines, native_step(model))
 
 
 @torch.inference_mode()
@@ -221,6 +224,8 @@ def _step(decoder: Decoder, state: State, tokens: Int[Tensor, " B"]) -> Float[Te
         x = x + F.embedding(rows[:, -1], model.ngrams.weight).sum(dim=-2)
     if model.positions is not None:
         x = x + F.embedding(positions, model.positions.weight)
+    if decoder.native is not None and B == 1:
+        return decoder.native(x, state.cache, first=state.padding[0], column=column)
     x = x.to(state.cache[0].dtype)
     cosines: Sequence[Tensor] = ()
     sines: Sequence[Tensor] = ()

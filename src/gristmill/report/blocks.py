@@ -76,14 +76,11 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, Markup) else "–" if value is None else str(value)
 
 
-def definitions(pairs: Mapping[str, Any]) -> Markup | None:
-    """Returns names and values below each other; what is not known is left out."""
+def definitions(pairs: Mapping[str, Any], *, pairs_in_a_line: int = 1) -> Markup | None:
+    """Returns names and values below each other, or two pairs in a line; what is not known is left out."""
     known = [(name, value) for name, value in pairs.items() if value not in (None, "")]
-    return (
-        tag("dl", *[join(tag("dt", n), tag("dd", str(v))) for n, v in known], class_="facts")
-        if known
-        else None
-    )
+    cells = [join(tag("dt", name), tag("dd", str(value))) for name, value in known]
+    return tag("dl", *cells, class_="facts" if pairs_in_a_line == 1 else "facts double") if cells else None
 
 
 def all_settings(title: str, settings: Mapping[str, Any]) -> Markup | None:
@@ -141,9 +138,7 @@ def brief(value: Any) -> str | None:
     if isinstance(value, Mapping):
         head = [str(value["name"])] if "name" in value else []
         rest = [
-            f"{str(k).replace('_', ' ')} {brief(v)}"
-            for k, v in value.items()
-            if k != "name" and v is not None
+            f"{str(k).replace('_', ' ')} {brief(v)}" for k, v in value.items() if k != "name" and brief(v)
         ]
         return ", ".join(head + rest)
     if isinstance(value, list | tuple):

@@ -178,7 +178,6 @@ def shards(facts: Facts) -> Markup | None:
     splits = {
         name: split for name, split in (shards.get("splits") or shards).items() if isinstance(split, Mapping)
     }
-    rest = {name: value for name, value in shards.items() if not isinstance(value, Mapping | list)}
     columns: list[tuple[str, str, Callable[[Any], str]]] = [
         ("Documents", "documents", count),
         ("Tokens", "tokens", count),
@@ -205,7 +204,6 @@ def shards(facts: Facts) -> Markup | None:
             if known
             else [],
         ),
-        definitions(plain(rest)) if rest else None,
     )
 
 
@@ -233,9 +231,9 @@ def model(facts: Facts) -> Markup | None:
                 "Memory at its peak": bytes_text(model["memory_peak_bytes"])
                 if model.get("memory_peak_bytes")
                 else None,
-                **plain(sizes),
             }
         ),
+        definitions(plain(sizes), pairs_in_a_line=2),
     )
 
 
@@ -254,7 +252,7 @@ def validation(facts: Facts) -> Markup | None:
     ]
     groups = [("", {"all of it": overall}), *[(title, group) for title, group in groups if group]]
     ends = [v for _, group in groups for entry in group.values() for v in _reach(entry)]
-    ticks = nice_ticks(min(ends), max(ends), 3) if ends else []
+    ticks = nice_ticks(min(ends), max(ends), 4) if ends else []
     note = (
         "Intervals are 95 % bootstrap intervals that draw whole documents. They say how far a figure would "
         "move with other documents of the same kind, not with another training seed. "

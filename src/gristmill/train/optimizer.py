@@ -222,7 +222,9 @@ def orthogonalise(g: Tensor, iterations: int) -> Tensor:
     """
     x = g.bfloat16()
     x = x / (torch.linalg.vector_norm(x.float(), dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).bfloat16()
-    for a, b, c in _POLAR[:iterations]:
+    for i, (a, b, c) in enumerate(_POLAR[:iterations]):
+        if i < iterations - 1:  # the paper's safety against rounding: singular values just above 1 would diverge
+            a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
         s = torch.bmm(x.mT, x)
         s = torch.baddbmm(s, s, s, beta=b, alpha=c)
         x = torch.baddbmm(x, x, s, beta=a)

@@ -73,7 +73,9 @@ class Plan:
 
     def scale(self, step: int) -> float:
         """Returns the learning rate's scale for step number `step`, from 0: that of the middle of the step."""
-        at = step + 0.5
+        return self._at(step + 0.5)
+
+    def _at(self, at: float) -> float:
         i = bisect.bisect_right([s for s, _ in self.knots], at)
         if i == 0 or i == len(self.knots):
             return self.knots[min(i, len(self.knots) - 1)][1]
@@ -93,9 +95,8 @@ class Plan:
             fall = max(step, rise[0], steps - max(1, round(cooldown * steps)))
             ahead = [rise] if rise[0] > step else []
             return Plan([*past, *ahead, *([(fall, 1.0)] if fall > rise[0] else []), (max(steps, fall + 1), final)], fall)
-        here = self.scale(step) if step >= self.knots[0][0] else 0.0
         past = [knot for knot in past if knot[0] < step]
-        return Plan([*past, (step, here), (steps, final)], self.cooldown_from)
+        return Plan([*past, (step, self._at(float(step))), (steps, final)], self.cooldown_from)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""

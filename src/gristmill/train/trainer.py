@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import safetensors.torch
@@ -62,6 +62,7 @@ class Progress:
     """Set when the validation set was measured after this step."""
 
 
+@runtime_checkable
 class Hook(Protocol):
     """Called after every step; what is shown and logged while training is a hook."""
 
@@ -180,20 +181,20 @@ class Trainer:
         return decisions
 
     def _choose_precision(self, peak: Peak) -> tuple[str, str, float]:
-        """Times a micro-batch in each precision that the settings allow; the faster one is it."""
+        """Times the gradient of a micro-batch in each precision that the settings allow; the faster one is it."""
         wanted = self.settings.precision
         candidates = ["float32", "bfloat16"] if wanted == "auto" else [wanted]
         if self.device.type == "cuda" and wanted == "auto":
             candidates = ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
         if wanted == "auto" and self.device.type == "cpu" and peak.bfloat16 < 1.2 * peak.float32:
             candidates = ["float32"]  # no units of its own: bfloat16 would be emulated
-        step = self.loader.step(Cursor(0, 0), 0)
+        whole = self.loader.step(Cursor(0, 0), 0)
+        part = dataclasses.replace(whole, batches=whole.batches[:1])
         seconds = {}
         for name in candidates:
             model = self._new_model(getattr(torch, name))
-            optimizer = Optimizer(model, self.settings.optimizer)
-            seconds[name] = median_seconds(lambda m=model, o=optimizer: o.step(self._gradients(m, step)[0], 0.0), 3)
-            del model, optimizer
+            seconds[name] = median_seconds(lambda m=model: self._gradients(m, part), 2) * len(whole.batches)
+            del model
         best = min(seconds, key=lambda name: seconds[name])
         if len(seconds) == 1:
             reason = "as the recipe says" if wanted != "auto" else "bfloat16 products are no faster on this machine"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Kernels", "kernels"]
+__all__ = ["Kernels", "kernels", "library"]
 
 SOURCE = Path(__file__).with_name("kernels.c")
 
@@ -27,6 +27,7 @@ FLAGS = (
     "-O3 -march=native -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -freciprocal-math "
     "-fopenmp -fPIC"
 ).split()
+WIDE_VECTORS = "-mprefer-vector-width=512"  # gcc and clang prefer 256 bits where a processor has 512
 
 
 class Kernels:
@@ -47,31 +48,39 @@ class Kernels:
 
 @functools.cache
 def kernels() -> Kernels | None:
-    """Returns the compiled kernels, or None where they can't be had (no compiler, another system than Linux).
+    """Returns the compiled kernels of training, or None where `library` has none."""
+    found = library(SOURCE)
+    return None if found is None else Kernels(found)
 
-    GRISTMILL_NATIVE=0 in the environment does without them.
+
+@functools.cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """Returns a compiled C file, or None where it can't be had (no compiler, another system than Linux).
+
+    GRISTMILL_NATIVE=0 in the environment does without.
     """
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if os.environ.get("GRISTMILL_NATIVE") == "0" or platform.system() != "Linux" or compiler is None:
         return None
-    identity = SOURCE.read_text() + " ".join(FLAGS) + compiler + _cpu()
-    name = f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
+    identity = source.read_text() + " ".join(FLAGS) + compiler + _cpu()
+    name = f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     for folder in _folders():
         target = folder / name
         try:
             if not target.is_file():
-                _compile(compiler, target)
-            return Kernels(ctypes.CDLL(str(target)))
+                _compile(compiler, source, target)
+            return ctypes.CDLL(str(target))
         except (OSError, subprocess.SubprocessError):
             continue
     return None
 
 
-def _compile(compiler: str, target: Path) -> None:
+def _compile(compiler: str, source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    wide = [WIDE_VECTORS] if "avx512" in _cpu() else []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / "kernels.o"
-        subprocess.run([compiler, *FLAGS, "-c", str(SOURCE), "-o", str(built)], check=True, capture_output=True, timeout=120)
+        subprocess.run([compiler, *FLAGS, *wide, "-c", str(source), "-o", str(built)], check=True, capture_output=True, timeout=120)
         # linked without -fopenmp: the symbols resolve to the OpenMP that torch has loaded; two would fight for cores
         shared = built.with_suffix(".so")
         subprocess.run([compiler, "-shared", str(built), "-o", str(shared), "-lm"], check=True, capture_output=True, timeout=60)

@@ -45,7 +45,7 @@ static inline uint32_t hash32(uint64_t seed, uint64_t i) {
 #define PARALLEL _Pragma("omp parallel for schedule(static)")
 
 /* out[i] = sum over k of table[rows[i, k]] */
-void sum_rows(const float *table, const int64_t *rows, float *out, long n, long k, long c) {
+void sum_rows(const float *restrict table, const int64_t *restrict rows, float *restrict out, long n, long k, long c) {
     PARALLEL
     for (long i = 0; i < n; i++) {
         float *o = out + i * c; memset(o, 0, 4 * c);
@@ -54,7 +54,7 @@ void sum_rows(const float *table, const int64_t *rows, float *out, long n, long 
 }
 
 /* out[s] = sum of grad[order[p] / k] over starts[s] <= p < starts[s + 1] */
-void sum_segments(const float *grad, const int64_t *order, const int64_t *starts, float *out, long n, long k, long c) {
+void sum_segments(const float *restrict grad, const int64_t *restrict order, const int64_t *restrict starts, float *restrict out, long n, long k, long c) {
     PARALLEL
     for (long s = 0; s < n; s++) {
         float *o = out + s * c; memset(o, 0, 4 * c);
@@ -79,10 +79,20 @@ void sum_segments(const float *grad, const int64_t *order, const int64_t *starts
 
 #else
 
-void NAME(rms_norm)(const TYPE *x, const float *w, TYPE *y, float *rstd, long n, long c, float eps) {
+/* the largest of a[lo .. hi): in sixteen lanes, because a compiler that minds NaN does not vectorise the plain loop */
+static inline float NAME(largest)(const TYPE *restrict a, long lo, long hi) {
+    float lane[16], top; long j = lo;
+    for (int l = 0; l < 16; l++) lane[l] = -1e30f;
+    for (; j + 16 <= hi; j += 16) for (int l = 0; l < 16; l++) { float v = LD(a[j + l]); lane[l] = v > lane[l] ? v : lane[l]; }
+    top = lane[0]; for (int l = 1; l < 16; l++) top = lane[l] > top ? lane[l] : top;
+    for (; j < hi; j++) { float v = LD(a[j]); top = v > top ? v : top; }
+    return top;
+}
+
+void NAME(rms_norm)(const TYPE *restrict x, const float *restrict w, TYPE *restrict y, float *restrict rstd, long n, long c, float eps) {
     PARALLEL
     for (long i = 0; i < n; i++) {
-        const TYPE *a = x + i * c; TYPE *o = y + i * c; float s = 0;
+        const TYPE *restrict a = x + i * c; TYPE *restrict o = y + i * c; float s = 0;
         for (long j = 0; j < c; j++) { float v = LD(a[j]); s += v * v; }
         float r = 1.f / sqrtf(s / c + eps); rstd[i] = r;
         for (long j = 0; j < c; j++) o[j] = ST(LD(a[j]) * r * w[j]);
@@ -90,12 +100,12 @@ void NAME(rms_norm)(const TYPE *x, const float *w, TYPE *y, float *rstd, long n,
 }
 
 /* dx, and the gradient of the gain in PARTS partial sums */
-void NAME(rms_norm_backward)(const TYPE *dy, const TYPE *x, const float *w, const float *rstd, TYPE *dx, float *dw, long n, long c) {
+void NAME(rms_norm_backward)(const TYPE *restrict dy, const TYPE *restrict x, const float *restrict w, const float *restrict rstd, TYPE *restrict dx, float *restrict dw, long n, long c) {
     PARALLEL
     for (long part = 0; part < PARTS; part++) {
-        float *gw = dw + part * c; memset(gw, 0, 4 * c);
+        float *restrict gw = dw + part * c; memset(gw, 0, 4 * c);
         for (long i = part * n / PARTS; i < (part + 1) * n / PARTS; i++) {
-            const TYPE *d = dy + i * c, *a = x + i * c; TYPE *o = dx + i * c; float s = 0, r = rstd[i];
+            const TYPE *restrict d = dy + i * c, *restrict a = x + i * c; TYPE *restrict o = dx + i * c; float s = 0, r = rstd[i];
             for (long j = 0; j < c; j++) { float xh = LD(a[j]) * r, g = LD(d[j]); gw[j] += g * xh; s += g * w[j] * xh; }
             s /= c;
             for (long j = 0; j < c; j++) o[j] = ST(r * (LD(d[j]) * w[j] - LD(a[j]) * r * s));
@@ -103,18 +113,18 @@ void NAME(rms_norm_backward)(const TYPE *dy, const TYPE *x, const float *w, cons
     }
 }
 
-void NAME(swiglu)(const TYPE *gate_up, TYPE *y, long n, long f) {
+void NAME(swiglu)(const TYPE *restrict gate_up, TYPE *restrict y, long n, long f) {
     PARALLEL
     for (long i = 0; i < n; i++) {
-        const TYPE *g = gate_up + i * 2 * f, *u = g + f; TYPE *o = y + i * f;
+        const TYPE *restrict g = gate_up + i * 2 * f, *restrict u = g + f; TYPE *restrict o = y + i * f;
         for (long j = 0; j < f; j++) { float a = LD(g[j]); o[j] = ST(a / (1.f + fast_exp(-a)) * LD(u[j])); }
     }
 }
 
-void NAME(swiglu_backward)(const TYPE *gate_up, const TYPE *dy, TYPE *dgate_up, long n, long f) {
+void NAME(swiglu_backward)(const TYPE *restrict gate_up, const TYPE *restrict dy, TYPE *restrict dgate_up, long n, long f) {
     PARALLEL
     for (long i = 0; i < n; i++) {
-        const TYPE *g = gate_up + i * 2 * f, *u = g + f, *d = dy + i * f; TYPE *dg = dgate_up + i * 2 * f, *du = dg + f;
+        const TYPE *restrict g = gate_up + i * 2 * f, *restrict u = g + f, *restrict d = dy + i * f; TYPE *restrict dg = dgate_up + i * 2 * f, *restrict du = dg + f;
         for (long j = 0; j < f; j++) {
             float a = LD(g[j]), b = LD(u[j]), z = LD(d[j]), s = 1.f / (1.f + fast_exp(-a));
             du[j] = ST(z * a * s); dg[j] = ST(z * b * s * (1.f + a * (1.f - s)));
@@ -124,8 +134,8 @@ void NAME(swiglu_backward)(const TYPE *gate_up, const TYPE *dy, TYPE *dgate_up, 
 
 /* qkv [B, T, H + 2G, K] -> q [B, H, T, K], k and v [B, G, T, K]; q and k normalised by their gains where norm is set,
  * and turned by the angles of their positions; q also scaled */
-void NAME(split_heads)(const TYPE *qkv, const float *wq, const float *wk, const float *cosines, const float *sines, const int64_t *positions,
-                       TYPE *q, TYPE *k, TYPE *v, float *rstd, long B, long T, long H, long G, long K, float scale, float eps, long norm) {
+void NAME(split_heads)(const TYPE *restrict qkv, const float *restrict wq, const float *restrict wk, const float *restrict cosines, const float *restrict sines, const int64_t *restrict positions,
+                       TYPE *restrict q, TYPE *restrict k, TYPE *restrict v, float *restrict rstd, long B, long T, long H, long G, long K, float scale, float eps, long norm) {
     long half = K / 2, S = H + 2 * G;
     PARALLEL
     for (long bt = 0; bt < B * T; bt++) {
@@ -153,8 +163,8 @@ void NAME(split_heads)(const TYPE *qkv, const float *wq, const float *wk, const 
     }
 }
 
-void NAME(split_heads_backward)(const TYPE *dq, const TYPE *dk, const TYPE *dv, const TYPE *qkv, const float *wq, const float *wk, const float *rstd,
-                                const float *cosines, const float *sines, const int64_t *positions, TYPE *dqkv, float *dwq, float *dwk,
+void NAME(split_heads_backward)(const TYPE *restrict dq, const TYPE *restrict dk, const TYPE *restrict dv, const TYPE *restrict qkv, const float *restrict wq, const float *restrict wk, const float *restrict rstd,
+                                const float *restrict cosines, const float *restrict sines, const int64_t *restrict positions, TYPE *restrict dqkv, float *restrict dwq, float *restrict dwk,
                                 long B, long T, long H, long G, long K, float scale, long norm) {
     long half = K / 2, S = H + 2 * G, n = B * T;
     PARALLEL
@@ -186,22 +196,21 @@ void NAME(split_heads_backward)(const TYPE *dq, const TYPE *dk, const TYPE *dv, 
 }
 
 /* softmax in place over scores [B, H, Q, S] of the queries first .. first + Q; query i sees keys starts[b, i] .. i */
-void NAME(softmax)(TYPE *scores, const int32_t *starts, long B, long H, long Q, long S, long T, long first) {
+void NAME(softmax)(TYPE *restrict scores, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first) {
     PARALLEL
     for (long row = 0; row < B * H * Q; row++) {
-        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *a = scores + row * S; float e[16384];
-        float top = -1e30f; for (long j = lo; j < hi; j++) { float v = LD(a[j]); top = v > top ? v : top; }
-        float sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp(LD(a[j]) - top); sum += e[j]; }
+        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *restrict a = scores + row * S; float e[16384];
+        float top = NAME(largest)(a, lo, hi), sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp(LD(a[j]) - top); sum += e[j]; }
         sum = 1.f / sum;
         memset(a, 0, sizeof(TYPE) * lo); memset(a + hi, 0, sizeof(TYPE) * (S - hi));
         for (long j = lo; j < hi; j++) a[j] = ST(e[j] * sum);
     }
 }
 
-void NAME(softmax_backward)(const TYPE *p, TYPE *d, const int32_t *starts, long B, long H, long Q, long S, long T, long first) {
+void NAME(softmax_backward)(const TYPE *restrict p, TYPE *restrict d, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first) {
     PARALLEL
     for (long row = 0; row < B * H * Q; row++) {
-        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; const TYPE *a = p + row * S; TYPE *g = d + row * S;
+        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; const TYPE *restrict a = p + row * S; TYPE *restrict g = d + row * S;
         float dot = 0; for (long j = lo; j < hi; j++) dot += LD(a[j]) * LD(g[j]);
         memset(g, 0, sizeof(TYPE) * lo); memset(g + hi, 0, sizeof(TYPE) * (S - hi));
         for (long j = lo; j < hi; j++) g[j] = ST(LD(a[j]) * (LD(g[j]) - dot));
@@ -209,7 +218,7 @@ void NAME(softmax_backward)(const TYPE *p, TYPE *d, const int32_t *starts, long 
 }
 
 /* y = x + branch * keep / (1 - rate); the same call with the gradient as branch and no x is its backward */
-void NAME(dropout_add)(const TYPE *x, const TYPE *branch, TYPE *y, long n, float rate, long seed) {
+void NAME(dropout_add)(const TYPE *restrict x, const TYPE *restrict branch, TYPE *restrict y, long n, float rate, long seed) {
     uint32_t limit = (uint32_t)(rate * 4294967296.0); float up = 1.f / (1.f - rate);
     PARALLEL
     for (long block = 0; block < (n + 4095) / 4096; block++) {
@@ -222,11 +231,10 @@ void NAME(dropout_add)(const TYPE *x, const TYPE *branch, TYPE *y, long n, float
 }
 
 /* per row: nats of the target and, in place of the logits, weight * (softmax - target) */
-void NAME(cross_entropy)(TYPE *logits, const int64_t *targets, const float *weights, float *nats, long n, long V) {
+void NAME(cross_entropy)(TYPE *restrict logits, const int64_t *restrict targets, const float *restrict weights, float *restrict nats, long n, long V) {
     PARALLEL
     for (long i = 0; i < n; i++) {
-        TYPE *a = logits + i * V; float w = weights[i], top = -1e30f, sum = 0;
-        for (long j = 0; j < V; j++) { float v = LD(a[j]); top = v > top ? v : top; }
+        TYPE *restrict a = logits + i * V; float w = weights[i], top = NAME(largest)(a, 0, V), sum = 0;
         for (long j = 0; j < V; j++) sum += fast_exp(LD(a[j]) - top);
         float target = LD(a[targets[i]]), inverse = w / sum;
         nats[i] = logf(sum) + top - target;

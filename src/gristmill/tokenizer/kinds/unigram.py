@@ -1,10 +1,10 @@
 """Byte-level Unigram (Kudo 2018): the split that is most likely when tokens are drawn independently.
 
 Training starts with more pieces than wanted and drops those that cost the least likelihood. The trainer of
-`tokenizers` adds floating-point numbers in the order of a hash map: its scores differ from run to run, and on
-text without spaces it took over two minutes for half a megabyte. So the steps are taken here, on integer
-counts of best splits (hard instead of soft EM), each split by the `tokenizers` model itself: the same text gives
-the same bytes.
+`tokenizers` adds floating-point numbers in the order of a hash map, so its scores differ from run to run; on 1.7 MB
+of Chinese that was not split it took over two minutes, and on 1 MB of English prose its 4,096 tokens held 3.16
+bytes each. So the steps are taken here (half a minute, 3.73 bytes; byte pair encoding: 3.74), on integer counts of
+best splits (hard instead of soft EM), each split by the `tokenizers` model itself: the same text, the same bytes.
 """
 
 import math

@@ -1,0 +1,116 @@
+"""Changing a token never changes an output that can not see it."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.batch import Visibility
+from gristmill.model.config import ModelSettings, NgramSettings, resolve
+from gristmill.model.transformer import Transformer, attention_mask, segment_positions, segment_starts
+
+VOCAB, LENGTH = 40, 16
+
+KINDS = {
+    "qwen3": ModelSettings(family="qwen3", depth=2, width=32, heads=4, kv_heads=2),
+    "llama": ModelSettings(family="llama", depth=2, width=32, heads=2),
+    "gpt2": ModelSettings(family="gpt2", depth=2, width=32, heads=4),
+    "n-grams": ModelSettings(family="qwen3", depth=2, width=32, heads=4, ngrams=NgramSettings(orders=(2, 3, 5), buckets=97)),
+}
+
+
+def random_model(model_settings: ModelSettings) -> Transformer:
+    model = Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH))
+    generator = torch.Generator().manual_seed(0)
+    model.initialise(generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+MODELS = {kind: random_model(model_settings) for kind, model_settings in KINDS.items()}
+
+
+@st.composite
+def rows(draw):
+    """Tokens and segments of two rows: documents side by side, padding on the right or the left."""
+    all_segments = []
+    for _ in range(2):
+        lengths = draw(st.lists(st.integers(1, LENGTH), min_size=1, max_size=4))
+        documents = [number for number, length in enumerate(lengths, 1) for _ in range(length)][:LENGTH]
+        padding = [0] * (LENGTH - len(documents))
+        all_segments.append(padding + documents if draw(st.booleans()) else documents + padding)
+    tokens = torch.tensor(draw(st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=LENGTH, max_size=LENGTH), min_size=2, max_size=2)))
+    return tokens, torch.tensor(all_segments)
+
+
+@torch.no_grad()
+def outputs(kind: str, tokens: torch.Tensor, segments: torch.Tensor, visibility: Visibility, how: str = "mask") -> torch.Tensor:
+    positions = segment_positions(segments)
+    if how == "starts":
+        return MODELS[kind](tokens, starts=segment_starts(segments), positions=positions)
+    return MODELS[kind](tokens, mask=attention_mask(segments, visibility), positions=positions)
+
+
+def sees(kind: str, segments: torch.Tensor, visibility: Visibility, row: int, changed: int) -> torch.Tensor:
+    """Which positions of a row may see the changed one, said once more in the plainest way."""
+    same = (segments[row] == segments[row, changed]) & (segments[row] != 0)
+    at = torch.arange(LENGTH)
+    if visibility is Visibility.CAUSAL:
+        same &= at >= changed
+    if segments[row, changed] == 0 and KINDS[kind].ngrams is not None:
+        same |= (segments[row] == 0) & (at >= changed)  # padding may look at padding: nobody reads its outputs
+    return same | (at == changed)
+
+
+@pytest.mark.parametrize(("visibility", "how"), [(Visibility.CAUSAL, "mask"), (Visibility.FULL, "mask"), (Visibility.CAUSAL, "starts")])
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(data=rows(), row=st.integers(0, 1), changed=st.integers(0, LENGTH - 1), token=st.integers(0, VOCAB - 1))
+def test_a_token_changes_no_output_that_can_not_see_it(kind, visibility, how, data, row, changed, token):
+    tokens, segments = data
+    before = outputs(kind, tokens, segments, visibility, how)
+    other = tokens.clone()
+    other[row, changed] = token
+    after = outputs(kind, other, segments, visibility, how)
+    unseen = torch.ones(2, LENGTH, dtype=torch.bool)
+    unseen[row] = ~sees(kind, segments, visibility, row, changed)
+    torch.testing.assert_close(after[unseen], before[unseen], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_position_does_see_what_it_may_see(kind):
+    """The test above would pass for a model that sees nothing."""
+    tokens = torch.randint(VOCAB, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    segments = torch.tensor([[1] * 8 + [2] * 8])
+    for visibility, first in ((Visibility.CAUSAL, 10), (Visibility.FULL, 8)):
+        other = tokens.clone()
+        other[0, 10] = (tokens[0, 10] + 1) % VOCAB
+        moved = (outputs(kind, other, segments, visibility) - outputs(kind, tokens, segments, visibility)).abs().amax(-1)[0] > 0
+        assert moved.tolist() == [False] * first + [True] * (LENGTH - first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(data=rows(), padding=st.integers(1, 5))
+def test_padding_does_not_change_the_outputs(kind, data, padding):
+    tokens, segments = data
+    for visibility in Visibility:
+        plain = outputs(kind, tokens, segments, visibility)
+        wide = torch.nn.functional.pad(tokens, (0, padding)), torch.nn.functional.pad(segments, (0, padding))
+        padded = outputs(kind, *wide, visibility)[:, :LENGTH]
+        real = segments != 0
+        torch.testing.assert_close(padded[real], plain[real], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None)
+@given(data=rows())
+def test_the_order_of_rows_does_not_change_the_outputs(kind, data):
+    tokens, segments = data
+    for visibility in Visibility:
+        plain = outputs(kind, tokens, segments, visibility)
+        turned = outputs(kind, tokens.flip(0), segments.flip(0), visibility).flip(0)
+        torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-5)

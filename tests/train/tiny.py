@@ -1,0 +1,67 @@
+"""A tiny corpus of the shipped texts as shards in memory, and a tiny model: what the training tests share."""
+
+from pathlib import Path
+
+import numpy as np
+
+from gristmill.corpus.shards import TokenStore
+from gristmill.model.config import ModelConfig, ModelSettings, NgramSettings, resolve
+from gristmill.train.settings import PretrainSettings
+from gristmill.train.trainer import Trainer
+
+BOS, EOS, VOCABULARY = 256, 257, 258
+TEXTS = Path(__file__).resolve().parents[2] / "recipes" / "texts"
+
+
+def byte_store(texts: list[str], folder: Path, name: str) -> TokenStore:
+    """Documents as their UTF-8 bytes between two special tokens."""
+    stored = [np.array([BOS, *text.encode(), EOS], dtype=np.uint16) for text in texts]
+    ids = folder / f"{name}.txt"
+    ids.write_text("".join(f"{name}-{i}\n" for i in range(len(texts))))
+    return TokenStore(
+        tokens=np.concatenate(stored),
+        offsets=np.concatenate([[0], np.cumsum([len(s) for s in stored])]).astype(np.int64),
+        text_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int32),
+        ids_path=ids,
+    )
+
+
+def paragraphs(count: int, size: int = 300) -> list[str]:
+    """Pieces of the shipped English text, of unequal length."""
+    text = (TEXTS / "king-james.txt").read_text(encoding="utf-8")
+    return [text[i * 700 : i * 700 + size + 37 * (i % 5)] for i in range(count)]
+
+
+def tiny_model(*, ngrams: bool = True, family: str = "qwen3", row_tokens: int = 32) -> ModelConfig:
+    settings = ModelSettings(
+        family=family, depth=2, width=32, heads=2, ngrams=NgramSettings(orders=(2, 3), buckets=64) if ngrams else None
+    )
+    return resolve(settings, vocab_size=VOCABULARY, row_tokens=row_tokens)
+
+
+def tiny_trainer(folder: Path, *, seed: int = 0, hooks=(), say=lambda message: None, model=None, **settings) -> Trainer:
+    """A trainer of byte-level text that takes a few seconds at most."""
+    folder.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "budget": "2 epochs",
+        "row_tokens": 32,
+        "batch_tokens": 128,
+        "micro_batch_tokens": 64,
+        "dropout": 0.1,
+        "average": 0.9,
+        "precision": "bfloat16",
+        "validations": 3,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return Trainer(
+        directory=folder,
+        model_config=model or tiny_model(),
+        settings=PretrainSettings(**{**defaults, **settings}),
+        train=byte_store(paragraphs(8), folder.parent, "train"),
+        valid=byte_store(paragraphs(11)[8:], folder.parent, "valid"),
+        end_token=EOS,
+        seed=seed,
+        hooks=tuple(hooks),
+        say=say,
+    )
