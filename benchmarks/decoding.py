@@ -20,11 +20,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from gristmill.generate.decoding import decode_one_token, lay_out, prefill, prepare
-from gristmill.generate.native import SOURCE
+from gristmill.generate.decoding import decode_one_token, prefill, prepare
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.exchange import to_transformers
-from gristmill.model.native import library
 from gristmill.model.transformer import Transformer
 
 PROMPT_TOKENS = 16
@@ -36,7 +34,9 @@ VOCAB = {"10M": 2048, "30M": 8192}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--new-tokens", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -47,7 +47,12 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     rows = [measure(size, options) for size in options.sizes]
-    result = {"machine": machine(), "new_tokens": options.new_tokens, "prompt_tokens": PROMPT_TOKENS, "sizes": rows}
+    result = {
+        "machine": machine(),
+        "new_tokens": options.new_tokens,
+        "prompt_tokens": PROMPT_TOKENS,
+        "sizes": rows,
+    }
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{'size':>6} {'parameters':>11} {'who':>26} {'tokens/s (median)':>18} {'best':>8} {'times':>6}")
@@ -75,8 +80,6 @@ def measure(size: str, options: argparse.Namespace) -> dict[str, object]:
     prompt = torch.randint(config.vocab_size, (1, PROMPT_TOKENS), generator=generator)
     half = Transformer(config).eval()
     half.load_state_dict(model.state_dict())
-    if library(SOURCE) is None:
-        lay_out(model)
     half.bfloat16()
     weights = [p.detach() for p in model.parameters() if p.dim() == 2]
 
@@ -142,7 +145,10 @@ def machine() -> dict[str, object]:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        name = next((line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line), name)
+        name = next(
+            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line),
+            name,
+        )
     return {
         "cpu": name,
         "threads": torch.get_num_threads(),

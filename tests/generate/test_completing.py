@@ -74,7 +74,9 @@ def test_the_pieces_of_a_stream_make_up_the_text():
 
 def test_the_seed_decides_the_text():
     first, again, other = (
-        complete(DECODER, Bytes(), ["x"], SamplingSettings(max_new_tokens=20, temperature=1.0, seed=seed))[0].tokens
+        complete(DECODER, Bytes(), ["x"], SamplingSettings(max_new_tokens=20, temperature=1.0, seed=seed))[
+            0
+        ].tokens
         for seed in (1, 1, 2)
     )
     assert first == again != other
@@ -114,7 +116,9 @@ class NoEnd(Bytes):
 
 
 def test_a_context_that_is_used_up_slides_and_the_completion_says_so():
-    (completion,) = complete(DECODER, NoEnd(), ["x" * 20], SamplingSettings(max_new_tokens=60, temperature=0.0))
+    (completion,) = complete(
+        DECODER, NoEnd(), ["x" * 20], SamplingSettings(max_new_tokens=60, temperature=0.0)
+    )
     assert len(completion.tokens) == 60
     assert completion.dropped_tokens == 48
 
@@ -122,7 +126,9 @@ def test_a_context_that_is_used_up_slides_and_the_completion_says_so():
 def test_a_stop_string_ends_the_text_before_it():
     (free,) = complete(DECODER, NoEnd(), ["x"], GREEDY)
     stop = free.text[3:5]
-    (stopped,) = complete(DECODER, NoEnd(), ["x"], SamplingSettings(max_new_tokens=12, temperature=0.0, stop=(stop,)))
+    (stopped,) = complete(
+        DECODER, NoEnd(), ["x"], SamplingSettings(max_new_tokens=12, temperature=0.0, stop=(stop,))
+    )
     assert stopped.text == free.text[: free.text.index(stop)]
     assert stopped.finish == "stop"
 

@@ -24,7 +24,9 @@ TEXT = "The mill turns. 床前明月光，疑是地上霜。 It grinds 1984 grai
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
-    return train(from_dict(TokenizerConfig, {"kind": "bytes"}), [TEXT], tmp_path_factory.mktemp("words") / "tokenizer").path
+    return train(
+        from_dict(TokenizerConfig, {"kind": "bytes"}), [TEXT], tmp_path_factory.mktemp("words") / "tokenizer"
+    ).path
 
 
 def make_run(path, words, model_settings=ModelSettings(depth=1, width=32, heads=2)):  # noqa: B008
@@ -51,7 +53,9 @@ def run(tmp_path, words):
 @pytest.mark.parametrize("family", ["qwen3", "gpt2"])
 def test_the_exported_directory_says_what_we_say(family, tmp_path, words):
     transformers = pytest.importorskip("transformers")
-    loaded = load_run(make_run(tmp_path / "run", words, ModelSettings(family=family, depth=1, width=32, heads=2)))
+    loaded = load_run(
+        make_run(tmp_path / "run", words, ModelSettings(family=family, depth=1, width=32, heads=2))
+    )
     result = export_run(loaded, tmp_path / "out")
     assert sorted(result["files"]) == [
         "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -60,8 +64,15 @@ def test_the_exported_directory_says_what_we_say(family, tmp_path, words):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     for prompt in ("The mill", "床前", ""):
         inputs = tokenizer(prompt, return_tensors="pt")
-        theirs = model.generate(**inputs, max_new_tokens=20, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        (ours,) = complete(prepare(loaded.model), loaded.tokenizer, [prompt], SamplingSettings(max_new_tokens=20, temperature=0.0))
+        theirs = model.generate(**inputs, max_new_tokens=20, do_sample=False)[
+            0, inputs["input_ids"].shape[1] :
+        ]
+        (ours,) = complete(
+            prepare(loaded.model),
+            loaded.tokenizer,
+            [prompt],
+            SamplingSettings(max_new_tokens=20, temperature=0.0),
+        )
         assert theirs.tolist() == list(ours.tokens)
 
 
@@ -72,7 +83,10 @@ def test_what_is_exported_can_be_imported_again(run, tmp_path):
     import_model(tmp_path / "out", tmp_path / "again")
     again = load_run(tmp_path / "again")
     assert again.config == loaded.config
-    assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), loaded.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.model.state_dict().values(), loaded.model.state_dict().values(), strict=True)
+    )
     assert again.tokenizer.encode(TEXT) == loaded.tokenizer.encode(TEXT)
 
 
@@ -95,7 +109,9 @@ def test_an_export_never_overwrites_unasked(run, tmp_path):
 
 
 def test_an_export_of_what_transformers_has_not_is_refused_and_leaves_nothing(tmp_path, words):
-    run = make_run(tmp_path / "run", words, ModelSettings(depth=1, width=32, ngrams=NgramSettings(buckets=64)))
+    run = make_run(
+        tmp_path / "run", words, ModelSettings(depth=1, width=32, ngrams=NgramSettings(buckets=64))
+    )
     with pytest.raises(InputError, match="n-gram"):
         export_run(load_run(run), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -175,7 +191,9 @@ def test_an_import_refuses_truncated_and_unknown_tensors(run, tmp_path):
         import_model(theirs, tmp_path / "out")
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 28, b"text that is no model, and is long enough to have a header"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 28, b"text that is no model, and is long enough to have a header"]
+)
 def test_an_import_refuses_what_is_no_llama2c_file(data, tmp_path, words):
     (tmp_path / "model.bin").write_bytes(data)
     with pytest.raises(InputError, match=r"model\.bin"):

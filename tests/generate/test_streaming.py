@@ -1,5 +1,7 @@
 """Text comes out in whole characters, and never a part of a stop string."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,7 @@ from gristmill.generate.streaming import TextStream
 
 def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
     ends = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(ends)]
 
 
 def run(stream: TextStream, parts: list[bytes]) -> list[str]:
@@ -22,7 +24,12 @@ def test_a_character_comes_with_its_last_byte():
 
 def test_a_stop_is_found_across_tokens_and_ends_the_text_before_it():
     stream = TextStream(["\n\n"])
-    assert [stream.push(data) for data in (b"one\n", b"two\n", b"\nthree", b"four")] == ["one", "\ntwo", "", ""]
+    assert [stream.push(data) for data in (b"one\n", b"two\n", b"\nthree", b"four")] == [
+        "one",
+        "\ntwo",
+        "",
+        "",
+    ]
     assert stream.stopped
 
 

@@ -1,11 +1,13 @@
 """generate, chat, export and import as they are typed."""
 
+import io
 import json
+import sys
 
 import pytest
+from tests.generate.test_portable import make_run, words  # noqa: F401 - a fixture
 
 from gristmill.cli import main
-from tests.generate.test_portable import make_run, words  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +31,9 @@ def test_a_prompt_comes_back_with_its_continuation_streamed_or_not(run, capsys):
 
 
 def test_each_line_of_stdin_is_a_prompt_and_json_has_a_line_for_each(run, capsys, monkeypatch):
-    import io
-    import sys
-
-    class Stdin(io.TextIOWrapper):
-        pass
-
-    monkeypatch.setattr(sys, "stdin", Stdin(io.BytesIO("One\n\n床前\n".encode()), encoding="utf-8"))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO("One\n\n床前\n".encode()), encoding="utf-8")
+    )
     status, out, err = gristmill(capsys, "generate", run, "-", "--json", "--max-new-tokens", "3")
     lines = [json.loads(line) for line in out.splitlines()]
     assert (status, err) == (0, "")
@@ -73,7 +71,9 @@ def test_export_and_import_say_what_to_do_next(run, tmp_path, capsys):
     status, out, err = gristmill(capsys, "export", run, "--out", str(tmp_path / "there"))
     assert (status, err) == (0, "")
     assert "next: " in out
-    status, out, err = gristmill(capsys, "import", str(tmp_path / "there"), "--out", str(tmp_path / "back"), "--json")
+    status, out, err = gristmill(
+        capsys, "import", str(tmp_path / "there"), "--out", str(tmp_path / "back"), "--json"
+    )
     assert (status, err) == (0, "")
     assert json.loads(out)["kind"] == "checkpoint"
 

@@ -25,7 +25,10 @@ def _quiet(monkeypatch):
 
 
 SETTINGS = [
-    pytest.param(ModelSettings(family=family, depth=2, width=32, heads=4, kv_heads=kv_heads, tied=tied), id=f"{family} {kv_heads} {tied}")
+    pytest.param(
+        ModelSettings(family=family, depth=2, width=32, heads=4, kv_heads=kv_heads, tied=tied),
+        id=f"{family} {kv_heads} {tied}",
+    )
     for family, shared in (("qwen3", (4, 2, 1)), ("llama", (4, 2, 1)), ("gpt2", (4,)))
     for kv_heads in shared
     for tied in (True, False)
@@ -63,11 +66,23 @@ def test_weights_that_the_stock_class_saved_give_its_logits(kind, tmp_path):
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     if kind == "gpt2":
-        config = transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=LENGTH, bos_token_id=1, eos_token_id=2)
+        config = transformers.GPT2Config(
+            vocab_size=VOCAB,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=LENGTH,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
     elif kind == "llama":
-        config = transformers.LlamaConfig(**sizes, num_key_value_heads=2, intermediate_size=48, max_position_embeddings=LENGTH)
+        config = transformers.LlamaConfig(
+            **sizes, num_key_value_heads=2, intermediate_size=48, max_position_embeddings=LENGTH
+        )
     else:
-        config = transformers.Qwen3Config(**sizes, num_key_value_heads=2, head_dim=16, intermediate_size=48, max_position_embeddings=LENGTH)
+        config = transformers.Qwen3Config(
+            **sizes, num_key_value_heads=2, head_dim=16, intermediate_size=48, max_position_embeddings=LENGTH
+        )
     stock = transformers.AutoModelForCausalLM.from_config(config).eval()
     for parameter in stock.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -86,11 +101,15 @@ def test_packed_documents_get_the_logits_that_the_stock_class_gives_each_alone(m
     tokens = torch.randint(VOCAB, (1, LENGTH), generator=torch.Generator().manual_seed(1))
     lengths = (5, 12, 4)  # and three of padding
     segments = torch.tensor([[1] * 5 + [2] * 12 + [3] * 4 + [0] * 3])
-    masked = model(tokens, mask=attention_mask(segments, Visibility.CAUSAL), positions=segment_positions(segments))
+    masked = model(
+        tokens, mask=attention_mask(segments, Visibility.CAUSAL), positions=segment_positions(segments)
+    )
     started = model(tokens, starts=segment_starts(segments), positions=segment_positions(segments))
     first = 0
     for length in lengths:
         alone = stock(tokens[:, first : first + length]).logits
         for hidden in (masked, started):
-            torch.testing.assert_close(model.logits(hidden)[:, first : first + length], alone, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                model.logits(hidden)[:, first : first + length], alone, rtol=1e-5, atol=1e-5
+            )
         first += length

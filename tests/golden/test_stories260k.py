@@ -18,7 +18,9 @@ def stories(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(shared_data):
-    return (shared_data / "weights_stories260k" / "expected_greedy.txt").read_text(encoding="utf-8").rstrip("\n")
+    return (
+        (shared_data / "weights_stories260k" / "expected_greedy.txt").read_text(encoding="utf-8").rstrip("\n")
+    )
 
 
 def test_the_expected_characters_come_out(stories, expected):

@@ -51,6 +51,14 @@ def test_swiglu_matches_its_formula(dtype):
     assert_same(ops.swiglu, lambda x: F.silu(x[..., :48]) * x[..., 48:], 3 * random(2, 19, 96), dtype=dtype)
 
 
+@needs_kernels
+@pytest.mark.parametrize(("inputs", "outputs"), [(70, 33), (33, 70), (64, 64)])
+def test_linear_matches_its_formula(inputs, outputs):
+    assert_same(
+        lambda x, w: ops.linear(x, w, None), lambda x, w: x @ w.T, random(2, 67, inputs), random(outputs, inputs, seed=1), dtype=torch.bfloat16
+    )
+
+
 def rotated(x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     c, s = cosines[positions][:, :, None].to(x), sines[positions][:, :, None].to(x)
     a, b = x.chunk(2, -1)

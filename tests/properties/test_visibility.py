@@ -15,7 +15,9 @@ KINDS = {
     "qwen3": ModelSettings(family="qwen3", depth=2, width=32, heads=4, kv_heads=2),
     "llama": ModelSettings(family="llama", depth=2, width=32, heads=2),
     "gpt2": ModelSettings(family="gpt2", depth=2, width=32, heads=4),
-    "n-grams": ModelSettings(family="qwen3", depth=2, width=32, heads=4, ngrams=NgramSettings(orders=(2, 3, 5), buckets=97)),
+    "n-grams": ModelSettings(
+        family="qwen3", depth=2, width=32, heads=4, ngrams=NgramSettings(orders=(2, 3, 5), buckets=97)
+    ),
 }
 
 
@@ -41,12 +43,20 @@ def rows(draw):
         documents = [number for number, length in enumerate(lengths, 1) for _ in range(length)][:LENGTH]
         padding = [0] * (LENGTH - len(documents))
         all_segments.append(padding + documents if draw(st.booleans()) else documents + padding)
-    tokens = torch.tensor(draw(st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=LENGTH, max_size=LENGTH), min_size=2, max_size=2)))
+    tokens = torch.tensor(
+        draw(
+            st.lists(
+                st.lists(st.integers(0, VOCAB - 1), min_size=LENGTH, max_size=LENGTH), min_size=2, max_size=2
+            )
+        )
+    )
     return tokens, torch.tensor(all_segments)
 
 
 @torch.no_grad()
-def outputs(kind: str, tokens: torch.Tensor, segments: torch.Tensor, visibility: Visibility, how: str = "mask") -> torch.Tensor:
+def outputs(
+    kind: str, tokens: torch.Tensor, segments: torch.Tensor, visibility: Visibility, how: str = "mask"
+) -> torch.Tensor:
     positions = segment_positions(segments)
     if how == "starts":
         return MODELS[kind](tokens, starts=segment_starts(segments), positions=positions)
@@ -60,14 +70,21 @@ def sees(kind: str, segments: torch.Tensor, visibility: Visibility, row: int, ch
     if visibility is Visibility.CAUSAL:
         same &= at >= changed
     if segments[row, changed] == 0 and KINDS[kind].ngrams is not None:
-        same |= (segments[row] == 0) & (at >= changed)  # padding may look at padding: nobody reads its outputs
+        same |= (segments[row] == 0) & (
+            at >= changed
+        )  # padding may look at padding: nobody reads its outputs
     return same | (at == changed)
 
 
-@pytest.mark.parametrize(("visibility", "how"), [(Visibility.CAUSAL, "mask"), (Visibility.FULL, "mask"), (Visibility.CAUSAL, "starts")])
+@pytest.mark.parametrize(
+    ("visibility", "how"),
+    [(Visibility.CAUSAL, "mask"), (Visibility.FULL, "mask"), (Visibility.CAUSAL, "starts")],
+)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12, deadline=None)
-@given(data=rows(), row=st.integers(0, 1), changed=st.integers(0, LENGTH - 1), token=st.integers(0, VOCAB - 1))
+@given(
+    data=rows(), row=st.integers(0, 1), changed=st.integers(0, LENGTH - 1), token=st.integers(0, VOCAB - 1)
+)
 def test_a_token_changes_no_output_that_can_not_see_it(kind, visibility, how, data, row, changed, token):
     tokens, segments = data
     before = outputs(kind, tokens, segments, visibility, how)
@@ -88,7 +105,9 @@ def test_a_position_does_see_what_it_may_see(kind):
     for visibility, first in ((Visibility.CAUSAL, 10), (Visibility.FULL, 8)):
         other = tokens.clone()
         other[0, 10] = (tokens[0, 10] + 1) % VOCAB
-        moved = (outputs(kind, other, segments, visibility) - outputs(kind, tokens, segments, visibility)).abs().amax(-1)[0] > 0
+        moved = (
+            outputs(kind, other, segments, visibility) - outputs(kind, tokens, segments, visibility)
+        ).abs().amax(-1)[0] > 0
         assert moved.tolist() == [False] * first + [True] * (LENGTH - first)
 
 

@@ -22,8 +22,12 @@ def sampling_options(function: Any) -> Any:
             click.option("--greedy", is_flag=True, help="Always take the likeliest token."),
             click.option("--temperature", type=float, metavar="X", help="Below 1 safer, above 1 wilder."),
             click.option("--top-k", type=int, metavar="K", help="Draw from the K likeliest tokens."),
-            click.option("--top-p", type=float, metavar="P", help="Draw from the likeliest tokens that make up P."),
-            click.option("--min-p", type=float, metavar="P", help="Draw from tokens at least P times the likeliest."),
+            click.option(
+                "--top-p", type=float, metavar="P", help="Draw from the likeliest tokens that make up P."
+            ),
+            click.option(
+                "--min-p", type=float, metavar="P", help="Draw from tokens at least P times the likeliest."
+            ),
             click.option("--repetition-penalty", type=float, metavar="X", help="Above 1, less repetition."),
             click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; repeatable."),
             click.option("--seed", type=int, metavar="N", help="The same seed gives the same text."),
@@ -36,7 +40,9 @@ def sampling_options(function: Any) -> Any:
 def device_options(function: Any) -> Any:
     """Adds where and in what precision the model runs."""
     for option in (
-        click.option("--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps."),
+        click.option(
+            "--device", default="cpu", show_default=True, help="Where the model runs: cpu, cuda, mps."
+        ),
         click.option(
             "--dtype",
             type=click.Choice(["float32", "bfloat16"]),
@@ -54,8 +60,14 @@ def device_options(function: Any) -> Any:
 @click.argument("prompts", nargs=-1)
 @sampling_options
 @device_options
-@click.option("--batch", "batch_size", type=click.IntRange(1), default=16, show_default=True, help="Prompts at a time.")
-@click.option("--stream/--no-stream", default=None, help="Show the text as it comes; so it is for one prompt in a terminal.")
+@click.option(
+    "--batch", "batch_size", type=click.IntRange(1), default=16, show_default=True, help="Prompts at a time."
+)
+@click.option(
+    "--stream/--no-stream",
+    default=None,
+    help="Show the text as it comes; so it is for one prompt in a terminal.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each prompt.")
 def command(
     run: Path,
@@ -102,7 +114,9 @@ def command(
         completions = complete(decoder, loaded.tokenizer, chosen, settings, batch_size=batch_size)
         for number, completion in enumerate(completions):
             click.echo("\n" * (number > 0) + completion.prompt + completion.text)
-    note_dropped(max(completion.dropped_tokens for completion in completions), loaded.config.maximum_positions)
+    note_dropped(
+        max(completion.dropped_tokens for completion in completions), loaded.config.maximum_positions
+    )
 
 
 def sampling_settings(*, greedy: bool = False, **given: Any) -> "SamplingSettings":
@@ -126,7 +140,9 @@ def load(run: Path, dtype: str, device: str) -> Any:
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f'the device "{device}" can not be used: {reason}', "leave --device out for the CPU") from None
+        raise InputError(
+            f'the device "{device}" can not be used: {reason}', "leave --device out for the CPU"
+        ) from None
     return load_run(run, dtype=getattr(torch, dtype), device=where)
 
 
@@ -143,9 +159,17 @@ def _prompts(prompts: tuple[str, ...]) -> list[str]:
     if prompts and prompts != ("-",):
         return list(prompts)
     if not prompts and sys.stdin.isatty():
-        raise InputError("there is no prompt", 'write one behind the run: gristmill generate runs/demo "In the beginning"')
-    lines = [line.rstrip("\r\n") for line in click.get_text_stream("stdin", encoding="utf-8")]
-    lines = [line for line in lines if line.strip()]
+        raise InputError(
+            "there is no prompt", 'write one behind the run: gristmill generate runs/demo "In the beginning"'
+        )
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"stdin is not UTF-8: {error}", "convert it first: iconv -f gb18030 -t utf-8"
+        ) from None
+    # split at line ends only: str.splitlines also cuts at characters that belong to texts
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise InputError("stdin has no line to go on from", "write one prompt on each line")
     return lines

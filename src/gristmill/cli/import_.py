@@ -10,7 +10,9 @@ from gristmill.cli._common import json_option, print_json
 
 @click.command("import")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The checkpoint directory to write.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The checkpoint directory to write."
+)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),

@@ -113,8 +113,9 @@ def prompt_tokens(tokenizer: Vocabulary, prompt: str) -> list[int]:
     Where bos and eos are one token, as in GPT-2, texts begin with nothing.
     """
     bos = tokenizer.special.get("bos")
-    begins = bos is not None and bos != tokenizer.special.get("eos")
-    return [bos] * begins + tokenizer.encode(prompt)  # type: ignore[list-item]
+    if bos is None or bos == tokenizer.special.get("eos"):
+        return tokenizer.encode(prompt)
+    return [bos, *tokenizer.encode(prompt)]
 
 
 def _decode_batch(

@@ -119,7 +119,8 @@ void NAME(decode)(const Sizes *z, const LayerWeights *layers, TYPE *const *cache
                   const float *cosines, const float *sines, float *x, float *logits, float *scratch, long column, long columns) {
     long D = z->width, F = z->inner, HK = z->heads * z->head_size, N = HK + 2 * z->kv_heads * z->head_size;
     float *qkv = scratch, *y = qkv + N, *a = y + HK, *scores = a + 2 * F;
-    _Pragma("omp parallel")
+    long work = z->layers * D * (N + HK + 3 * F); /* below it, waiting for another thread costs more than it helps */
+    _Pragma("omp parallel if (work > 1000000)")
     {
         long i = omp_get_thread_num(), of = omp_get_num_threads(); float h[D];
         for (const LayerWeights *l = layers; l < layers + z->layers; l++) {

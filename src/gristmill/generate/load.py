@@ -7,11 +7,8 @@ import torch
 
 from gristmill.artifact import Artifact, open_artifact
 from gristmill.errors import CorruptArtifact, InputError
-from gristmill.generate.decoding import lay_out
-from gristmill.generate.native import SOURCE
 from gristmill.model.checkpoint import load_model
 from gristmill.model.config import ModelConfig
-from gristmill.model.native import library
 from gristmill.model.transformer import Transformer
 from gristmill.tokenizer import Tokenizer
 
@@ -54,8 +51,6 @@ def load_run(path: Path, *, dtype: torch.dtype = torch.float32, device: torch.de
             f"the model knows {model.config.vocab_size:,}",
             "they belong to different runs: copy the whole directory again",
         )
-    if library(SOURCE) is None:  # the compiled step reads rows
-        lay_out(model)
     return Loaded(model, tokenizer, artifact)
 
 

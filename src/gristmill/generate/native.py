@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,8 @@ def _fields(names: str, kind: Any) -> list[tuple[str, Any]]:
 class _Sizes(ctypes.Structure):
     _fields_ = (
         *_fields(
-            "layers width heads kv_heads head_size inner vocabulary layer_norm qk_norm rotary gated", ctypes.c_long
+            "layers width heads kv_heads head_size inner vocabulary layer_norm qk_norm rotary gated",
+            ctypes.c_long,
         ),
         ("epsilon", ctypes.c_float),
     )
@@ -58,26 +59,44 @@ class NativeStep:
     def __init__(self, model: Transformer, compiled: ctypes.CDLL) -> None:
         config = model.config
         self._kept: list[Tensor] = []
-        self._function = compiled.decode_bf16 if model.compute_dtype == torch.bfloat16 else compiled.decode_f32
+        self._function = (
+            compiled.decode_bf16 if model.compute_dtype == torch.bfloat16 else compiled.decode_f32
+        )
         self._function.restype = None
         self._sizes = _Sizes(
-            *(config.layers, config.width, config.heads, config.kv_heads, config.head_size, config.feed_forward),
+            *(
+                config.layers,
+                config.width,
+                config.heads,
+                config.kv_heads,
+                config.head_size,
+                config.feed_forward,
+            ),
             *(config.vocab_size, config.norm == "layer", config.qk_norm, config.positions == "rotary"),
             *(config.activation == "swiglu", config.norm_epsilon),
         )
         blocks: list[Any] = list(model.blocks)
         self._layers = (_LayerWeights * config.layers)(*(self._layer(block) for block in blocks))
-        self._norm = self._narrow(model.norm.weight)
+        self._norm = self._narrow(cast(Tensor, model.norm.weight))
         self._shift = self._narrow(model.norm.bias) if isinstance(model.norm, LayerNorm) else None
         self._output = self._address(model.output_weight)
-        tables = Rotary(config)(config.maximum_positions, torch.device("cpu")) if config.positions == "rotary" else ()
+        tables = (
+            Rotary(config)(config.maximum_positions, torch.device("cpu"))
+            if config.positions == "rotary"
+            else ()
+        )
         self._tables = [self._address(table.contiguous()) for table in tables]
         self._vocabulary, self._row_bytes = config.vocab_size, 4 * (config.head_size // 2)
         self._window, self._inner = config.maximum_positions, 2 * config.feed_forward
         self._heads, self._values = config.heads, (2 * config.heads + 2 * config.kv_heads) * config.head_size
 
     def __call__(
-        self, embedded: Float[Tensor, "1 D"], cache: Sequence[Float[Tensor, "1 N S K"]], *, first: int, column: int
+        self,
+        embedded: Float[Tensor, "1 D"],
+        cache: Sequence[Float[Tensor, "1 N S K"]],
+        *,
+        first: int,
+        column: int,
     ) -> Float[Tensor, "1 V"]:
         """Stores the keys and values of the token that is embedded, and returns the scores of what comes after it.
 
@@ -88,7 +107,12 @@ class NativeStep:
         logits = torch.empty(1, self._vocabulary)
         scratch = torch.empty(self._values + self._inner + self._heads * columns)
         caches = (ctypes.c_void_p * len(cache))(*(layer[0, 0, first].data_ptr() for layer in cache))
-        rows = [ctypes.c_void_p(table + (column - first) * self._row_bytes) for table in self._tables] or [None, None]
+        rows: list[Any] = [
+            ctypes.c_void_p(table + (column - first) * self._row_bytes) for table in self._tables
+        ] or [
+            None,
+            None,
+        ]
         self._function(
             ctypes.byref(self._sizes), self._layers, caches, ctypes.c_void_p(self._norm), ctypes.c_void_p(self._shift),
             ctypes.c_void_p(self._output), *rows, ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(logits.data_ptr()),
@@ -99,7 +123,11 @@ class NativeStep:
     def _layer(self, block: Any) -> _LayerWeights:
         attention, inner = block.attention, block.feed_forward
         norms = [block.attention_norm, block.feed_forward_norm]
-        scales = [address for norm in norms for address in (self._narrow(norm.weight), self._narrow(getattr(norm, "bias", None)))]
+        scales = [
+            address
+            for norm in norms
+            for address in (self._narrow(norm.weight), self._narrow(getattr(norm, "bias", None)))
+        ]
         linears = [attention.qkv, attention.out, inner.up, inner.down]
         gains = [None if norm is None else norm.weight for norm in (attention.query_norm, attention.key_norm)]
         return _LayerWeights(

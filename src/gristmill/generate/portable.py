@@ -121,7 +121,8 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         if path.name.startswith("tok"):
             return tokenizer_from_llama2c(path)
         raise InputError(
-            f"{path.name} has no tokenizer in it", "name its tokenizer too: --tokenizer tok512.bin (or a directory)"
+            f"{path.name} has no tokenizer in it",
+            "name its tokenizer too: --tokenizer tok512.bin (or a directory)",
         )
     if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
         return from_gpt2(path)
@@ -153,7 +154,9 @@ def _compare_tokens(tokenizer: Tokenizer, directory: Path) -> None:
     stock = transformers.AutoTokenizer.from_pretrained(directory)
     theirs, ours = stock(PROBE)["input_ids"], prompt_tokens(tokenizer, PROBE)
     if theirs != ours:
-        at = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours))
+        at = next(
+            (i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours)
+        )
         raise RunError(
             f"the exported tokenizer splits a text differently from token {at} on: {theirs[at : at + 3]}, "
             f"ours {ours[at : at + 3]}",

@@ -69,7 +69,9 @@ class SamplingSettings:
         ]
         for name, holds, expected in checks:
             if not holds:
-                raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, expected {expected}", "leave it out for the default"
+                )
 
     @property
     def greedy(self) -> bool:
@@ -95,9 +97,7 @@ def samplers(settings: SamplingSettings) -> list[Sampler]:
     return found
 
 
-def choose(
-    scores: Float[Tensor, "B V"], generators: Sequence[torch.Generator] | None
-) -> Int[Tensor, " B"]:
+def choose(scores: Float[Tensor, "B V"], generators: Sequence[torch.Generator] | None) -> Int[Tensor, " B"]:
     """Returns a token for each row: drawn with the row's own generator, or the likeliest where there is none.
 
     One number is drawn for each row and looked up in the row's cumulative distribution, so what a sequence gets
@@ -107,7 +107,9 @@ def choose(
         return scores.argmax(dim=-1)
     # float64: in float32 the sum over a large vocabulary is off by more than an unlikely token's probability
     cumulative = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
-    drawn = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators]).to(scores.device)
+    drawn = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators]).to(
+        scores.device
+    )
     chosen = torch.searchsorted(cumulative, (drawn * cumulative[:, -1])[:, None], right=True)[:, 0]
     return chosen.clamp_(max=scores.shape[-1] - 1)
 
@@ -145,7 +147,9 @@ def min_p(share: float) -> Sampler:
 
     def sampler(scores: Tensor, _: Sequence[Sequence[int]]) -> Tensor:
         probabilities = scores.softmax(dim=-1)
-        return scores.masked_fill(probabilities < share * probabilities.amax(dim=-1, keepdim=True), -torch.inf)
+        return scores.masked_fill(
+            probabilities < share * probabilities.amax(dim=-1, keepdim=True), -torch.inf
+        )
 
     return sampler
 

@@ -9,15 +9,15 @@ __all__ = ["TextStream"]
 
 @final
 class TextStream:
-    """Turns the bytes of tokens into text.
+    r"""Turns the bytes of tokens into text.
 
     A character whose bytes are spread over several tokens comes out with the last of them; bytes that are no
     UTF-8 come out as U+FFFD. Text that could be the beginning of a stop string is held back until it is certain.
 
-        stream = TextStream(stop=["\\n\\n"])
-        stream.push(b"one\\n")  -> "one"     # the line end may be half of the stop
-        stream.push(b"two\\n")  -> "\\ntwo"
-        stream.push(b"\\nthree") -> ""       # stream.stopped is now True
+        stream = TextStream(stop=["\n\n"])
+        stream.push(b"one\n")  -> "one"     # the line end may be half of the stop
+        stream.push(b"two\n")  -> "\ntwo"
+        stream.push(b"\nthree") -> ""       # stream.stopped is now True
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:

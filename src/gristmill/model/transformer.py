@@ -201,7 +201,7 @@ class Attention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             gains = (self.query_norm.weight, self.key_norm.weight)
         q, k, v = ops.split_heads(
-            self.qkv(x),
+            ops.linear(x, self.qkv.weight, self.qkv.bias),
             heads=self.heads,
             kv_heads=self.kv_heads,
             gains=gains,
@@ -211,8 +211,8 @@ class Attention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(k, v)
-        gathered: Tensor = self.out(ops.attend(q, k, v, mask=context.mask, starts=context.starts))
-        return gathered
+        y = ops.attend(q, k, v, mask=context.mask, starts=context.starts)
+        return ops.linear(y, self.out.weight, self.out.bias)
 
 
 @final
@@ -227,9 +227,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Returns the layer's output for each position on its own."""
-        inner = self.up(x)
-        down: Tensor = self.down(ops.swiglu(inner) if self.gated else F.gelu(inner, approximate="tanh"))
-        return down
+        inner = ops.linear(x, self.up.weight, self.up.bias)
+        inner = ops.swiglu(inner) if self.gated else F.gelu(inner, approximate="tanh")
+        return ops.linear(inner, self.down.weight, self.down.bias)
 
 
 @final

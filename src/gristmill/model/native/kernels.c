@@ -62,6 +62,18 @@ void sum_segments(const float *restrict grad, const int64_t *restrict order, con
     }
 }
 
+/* y [c, n] = x [n, c] transposed, in tiles that stay in registers and the nearest cache */
+#define TILE 32
+void transpose_bf16(const bf16 *restrict x, bf16 *restrict y, long n, long c) {
+    PARALLEL
+    for (long j0 = 0; j0 < c; j0 += TILE) for (long i0 = 0; i0 < n; i0 += TILE) {
+        long i1 = i0 + TILE < n ? i0 + TILE : n, j1 = j0 + TILE < c ? j0 + TILE : c; bf16 tile[TILE][TILE];
+        if (i1 - i0 < TILE || j1 - j0 < TILE) { for (long j = j0; j < j1; j++) for (long i = i0; i < i1; i++) y[j * n + i] = x[i * c + j]; continue; }
+        for (long i = 0; i < TILE; i++) for (long j = 0; j < TILE; j++) tile[j][i] = x[(i0 + i) * c + j0 + j];
+        for (long j = 0; j < TILE; j++) memcpy(y + (j0 + j) * n + i0, tile[j], sizeof(bf16) * TILE);
+    }
+}
+
 #define TYPE bf16
 #define SUFFIX bf16
 #define LD load_bf16

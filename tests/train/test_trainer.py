@@ -1,0 +1,194 @@
+"""The training loop as a whole, on the shipped text."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gristmill.errors import InputError, RunError
+from gristmill.model.checkpoint import load_model
+from gristmill.model.config import ModelSettings, resolve
+from gristmill.rows import Rows
+from gristmill.train.loader import Cursor, Loader
+from gristmill.train.settings import PretrainSettings, resolve_batch
+from gristmill.train.validate import score_documents
+from tests.train.tiny import EOS, byte_store, paragraphs, tiny_model, tiny_trainer
+
+
+def losses(trainer) -> list[float]:
+    return [json.loads(line)["loss_nats"] for line in trainer.curve.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_the_loss_falls(tmp_path, optimizer, family):
+    from gristmill.config import from_dict
+
+    settings = from_dict(PretrainSettings, {"optimizer": optimizer})
+    trainer = tiny_trainer(
+        tmp_path / "m", budget="40 steps", optimizer=settings.optimizer, model=tiny_model(family=family, ngrams=False)
+    )
+    trained = trainer.run()
+    first, last = np.mean(losses(trainer)[:5]), np.mean(losses(trainer)[-5:])
+    assert first > 4.5  # ln 258 = 5.55 at the start
+    assert last < first - 0.8
+    assert trained.validation.nats_per_token < first
+
+
+def test_the_saved_model_has_the_validation_loss_that_was_reported(tmp_path):
+    trainer = tiny_trainer(tmp_path / "m", budget="12 steps", precision="float32")
+    trained = trainer.run()
+    model = load_model(tmp_path / "m")
+    store = byte_store(paragraphs(11)[8:], tmp_path, "again")
+    scores = score_documents(model, store, row_tokens=32, end_token=EOS)
+    assert scores.nats_per_token == pytest.approx(trained.validation.nats_per_token, rel=1e-5)
+    assert trained.metrics["best"]["nats_per_token"] == pytest.approx(trained.validation.nats_per_token, rel=1e-5)
+
+
+def test_validation_counts_every_byte_once_and_no_end_token(tmp_path):
+    texts = paragraphs(3)
+    store = byte_store(texts, tmp_path, "valid")
+    model = load_untrained()
+    scores = score_documents(model, store, row_tokens=32, end_token=EOS)
+    assert scores.tokens.tolist() == [len(text.encode()) for text in texts]
+    assert scores.text_bytes.tolist() == scores.tokens.tolist()
+    assert scores.bits_per_byte == pytest.approx(scores.nats_per_token / math.log(2))
+
+
+def test_validation_does_not_depend_on_how_many_rows_are_scored_at_a_time(tmp_path):
+    store = byte_store(paragraphs(4), tmp_path, "valid")
+    model = load_untrained()
+    few, many = (score_documents(model, store, row_tokens=32, end_token=EOS, batch_tokens=n) for n in (32, 4096))
+    np.testing.assert_allclose(few.nats, many.nats, rtol=1e-5)
+
+
+def load_untrained():
+    from gristmill.model.transformer import Transformer
+
+    model = Transformer(tiny_model())
+    model.initialise(torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+def test_micro_batches_do_not_change_the_gradient(tmp_path):
+    results = []
+    for micro in (1, 2, 4):
+        trainer = tiny_trainer(tmp_path / str(micro), dropout=0.0)
+        settings = {"row_tokens": 32, "rows": 4, "micro_rows": micro, "seed": 0}
+        with Loader(trainer.train_store, trainer.settings.objective, **settings) as loader:
+            step = loader.step(Cursor(0, 0), 0)
+        assert len(step.batches) == 4 // micro
+        gradients, loss = trainer._gradients(load_untrained(), step)
+        results.append((loss, {name: g.to_dense() if g.is_sparse else g for name, g in gradients.items()}))
+    for loss, gradients in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-6)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, results[0][1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_padding_does_not_change_the_loss():
+    from gristmill.objectives.causal import Causal
+
+    model, objective, rng = load_untrained(), Causal(), np.random.default_rng(0)
+    tokens = np.arange(10, 18)[None]
+    plain = Rows(tokens=tokens, segments=np.ones((1, 8), dtype=np.int64), following=tokens + 1)
+    wide = np.zeros((1, 13), dtype=np.int64)
+    padded = Rows(
+        tokens=wide.copy(), segments=wide.copy(), following=np.full((1, 13), -1)
+    )
+    padded.tokens[:, :8], padded.segments[:, :8], padded.following[:, :8] = tokens, 1, tokens + 1
+    a, b = (objective.loss(model, objective.prepare(rows, rng)) for rows in (plain, padded))
+    assert float(a.weight) == float(b.weight) == 8
+    torch.testing.assert_close(a.total_nats, b.total_nats)
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [("7 steps", 7), ("1000 tokens", 8), ("1 epoch", None), ("0.5 epochs", None)]
+)
+def test_a_budget_decides_the_number_of_steps(tmp_path, budget, steps):
+    trainer = tiny_trainer(tmp_path / "m", budget=budget)
+    trained = trainer.run()
+    if steps is None:
+        assert trained.metrics["epochs"] == pytest.approx(float(budget.split()[0]), abs=0.06)
+    else:
+        assert trained.metrics["steps"] == steps
+
+
+def test_a_budget_of_wall_time_is_kept(tmp_path):
+    trained = tiny_trainer(tmp_path / "m", budget="6 s", average=0.0).run()
+    # the clock of a shared machine: generous, but it would catch a plan that is not corrected
+    assert 3 < trained.metrics["elapsed_seconds"] < 12
+    plans = json.loads((tmp_path / "m" / "plan.json").read_text())["plans"]
+    assert plans[-1]["plan"]["knots"][-1][0] == trained.metrics["steps"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_documents_and_advice(tmp_path):
+    from gristmill.train.optimizers.adamw import AdamW
+
+    trainer = tiny_trainer(
+        tmp_path / "m", budget="50 steps", checkpoint_seconds=1e-6, optimizer=AdamW(learning_rate=1e30), average=0.0
+    )
+    with pytest.raises(RunError, match=r"at step \d+; the batch held the documents train-\d") as caught:
+        trainer.run()
+    assert "learning_rate" in str(caught.value.hint)
+    assert "stands" in caught.value.message
+
+
+def test_a_corpus_smaller_than_a_row_is_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match="row"):
+        tiny_trainer(tmp_path / "m", row_tokens=100_000, batch_tokens=100_000, model=tiny_model(row_tokens=100_000)).run()
+
+
+def test_steps_are_a_function_of_where_they_begin(tmp_path):
+    from gristmill.objectives.causal import Causal
+
+    store = byte_store(paragraphs(8), tmp_path, "train")
+
+    def steps(jump: bool) -> list[torch.Tensor]:
+        cursor, seen = Cursor(0, 0), []
+        with Loader(store, Causal(), row_tokens=32, rows=4, micro_rows=2, seed=3) as loader:
+            for number in range(60):
+                step = loader.step(cursor, number)
+                seen.append(torch.cat([batch.tokens for batch in step.batches]))
+                cursor = step.after
+                if jump:  # a loader of its own for each step, as after a resume
+                    loader._next = None
+                    loader._plans.clear()
+        return seen
+
+    straight, resumed = steps(False), steps(True)
+    assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))
+
+
+def test_the_batch_follows_from_the_width_unless_it_is_given():
+    config = resolve(ModelSettings(depth=8), vocab_size=1000, row_tokens=256)
+    rows, micro = resolve_batch(PretrainSettings(), config)
+    assert rows * 256 == 8192
+    assert rows % micro == 0
+    assert resolve_batch(PretrainSettings(batch_tokens=2048, micro_batch_tokens=512), config) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": "soon"}, "budget"),
+        ({"batch_tokens": 100, "row_tokens": 256}, "does not hold one row"),
+        ({"warmup": 0.6, "cooldown": 0.6}, "more than the whole run"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused_with_a_hint(settings, message):
+    with pytest.raises(InputError, match=message) as caught:
+        PretrainSettings(**settings)
+    assert caught.value.hint
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name():
+    from gristmill.train.trainer import pick_device
+
+    if torch.cuda.is_available():
+        assert pick_device("cuda").type == "cuda"
+    else:
+        with pytest.raises(InputError, match="no GPU"):
+            pick_device("cuda")
