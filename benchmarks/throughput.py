@@ -42,7 +42,11 @@ def nanogpt_step(layers, width, heads, T, B, V):
     """Returns a function that does one step of nanoGPT, and its parameter count."""
     from model import GPT, GPTConfig
 
-    model = GPT(GPTConfig(block_size=T, vocab_size=V, n_layer=layers, n_head=heads, n_embd=width, dropout=0.0, bias=False))
+    model = GPT(
+        GPTConfig(
+            block_size=T, vocab_size=V, n_layer=layers, n_head=heads, n_embd=width, dropout=0.0, bias=False
+        )
+    )
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     tokens = torch.randint(V, (B, T + 1))
 
@@ -62,17 +66,37 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
     rng = np.random.default_rng(0)
     tokens = rng.integers(V, size=64 * B * T).astype(np.uint16)
     (folder / "ids.txt").write_text("random\n")
-    store = TokenStore(tokens, np.array([0, len(tokens)]), np.array([len(tokens)], dtype=np.int32), folder / "ids.txt")
+    store = TokenStore(
+        tokens, np.array([0, len(tokens)]), np.array([len(tokens)], dtype=np.int32), folder / "ids.txt"
+    )
     settings = PretrainSettings(
-        budget="100000 steps", row_tokens=T, batch_tokens=B * T, precision=precision, optimizer=optimizer, device="cpu"
+        budget="100000 steps",
+        row_tokens=T,
+        batch_tokens=B * T,
+        precision=precision,
+        optimizer=optimizer,
+        device="cpu",
     )
     trainer = Trainer(
-        directory=folder, model_config=config, settings=settings, train=store, valid=store, end_token=0, seed=0
+        directory=folder,
+        model_config=config,
+        settings=settings,
+        train=store,
+        valid=store,
+        end_token=0,
+        seed=0,
     )
-    trainer.decisions = {"precision": precision, "peak_flops": {"float32": 1.0, "bfloat16": 1.0}, "seconds_per_step": 1.0, "plans": []}
+    trainer.decisions = {
+        "precision": precision,
+        "peak_flops": {"float32": 1.0, "bfloat16": 1.0},
+        "seconds_per_step": 1.0,
+        "plans": [],
+    }
     trainer.model = trainer._new_model(getattr(torch, precision))
     trainer.optimizer = Optimizer(trainer.model, optimizer)
-    trainer.loader = Loader(store, settings.objective, row_tokens=T, rows=trainer.rows, micro_rows=trainer.micro_rows, seed=0)
+    trainer.loader = Loader(
+        store, settings.objective, row_tokens=T, rows=trainer.rows, micro_rows=trainer.micro_rows, seed=0
+    )
     from gristmill.train.loader import Cursor
 
     trainer.step, trainer.tokens, trainer.cursor, trainer.average = 0, 0, Cursor(0, 0), None
@@ -97,7 +121,9 @@ def timed(step) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nanogpt", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", default="1M,10M,30M")
@@ -124,7 +150,10 @@ def main() -> None:
             peaks = []
             for round_ in range(arguments.rounds + 1):
                 peaks.append(matmul_peak(torch.device("cpu"), 0.2))
-                for label, step in (("nanoGPT", theirs), *((label, entry[0]) for label, entry in ours.items())):
+                for label, step in (
+                    ("nanoGPT", theirs),
+                    *((label, entry[0]) for label, entry in ours.items()),
+                ):
                     spent = timed(step)
                     if round_:  # the first one warms up
                         times[label].append(spent)
@@ -141,7 +170,9 @@ def main() -> None:
                 {
                     "size": name,
                     "system": label if label == "nanoGPT" else f"gristmill, {label}",
-                    "parameters": their_parameters if label == "nanoGPT" else parameter_counts(config)["total"],
+                    "parameters": their_parameters
+                    if label == "nanoGPT"
+                    else parameter_counts(config)["total"],
                     "rows": B,
                     "row_tokens": T,
                     "step_seconds": round(median, 4),

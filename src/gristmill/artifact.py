@@ -24,6 +24,7 @@ from gristmill.config import to_dict
 from gristmill.errors import CorruptArtifact, InputError, RunError
 
 __all__ = [
+    "SCRATCH",
     "Artifact",
     "Draft",
     "Manifest",
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+
+SCRATCH = ".work"
+"""Below a draft: what is needed to resume and is no part of the artifact; removed once the artifact stands."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,9 @@ def draft(
     resumed = keep_partial and key_file.is_file() and key_file.read_text() == key
     with disk_errors(path):
         if not resumed:
-            if partial.exists():
+            if (partial / SCRATCH).is_dir():  # another run's progress, perhaps hours of it
+                _move_aside(partial, path.parent / "replaced" / f"{path.name}-unfinished")
+            elif partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True)
             write_text(key_file, key)
@@ -170,14 +176,15 @@ def draft(
         ):
             work.cost[name] = round(work.cost.get(name, 0.0) + spent, 3)
         for leftover in partial.rglob(".*.tmp"):  # of write_text, where an earlier attempt was killed
-            leftover.unlink()
+            if leftover.is_file():
+                leftover.unlink()
         files = {
             file.relative_to(partial).as_posix(): {
                 "sha256": hash_file(file),
                 "size_bytes": file.stat().st_size,
             }
             for file in sorted(partial.rglob("*"))
-            if file.is_file() and file != key_file
+            if file.is_file() and file != key_file and SCRATCH not in file.relative_to(partial).parts
         }
         manifest = Manifest(
             kind=kind,
@@ -202,7 +209,7 @@ def draft(
         )
         write_json(partial / MANIFEST, dataclasses.asdict(manifest))
         _replace_directory(partial, path)
-        (path / key_file.name).unlink(missing_ok=True)  # last: until the rename the work can still be resumed
+        _tidy(path)  # last: until the rename the work can still be resumed
 
 
 def artifact_key(
@@ -372,10 +379,9 @@ def _replace_directory(partial: Path, path: Path) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
             old = json.loads((path / MANIFEST).read_text())["content_hash"][:8]
         aside = path.parent / "replaced" / f"{path.name}-{old}"
-        aside.parent.mkdir(exist_ok=True)
-        if aside.exists():
+        if old != "unknown" and aside.exists():
             shutil.rmtree(aside)  # the same content, by its hash
-        path.rename(aside)
+        _move_aside(path, aside)
     partial.rename(path)
 
 
@@ -389,7 +395,23 @@ def _finish_rename(path: Path) -> None:
         with contextlib.suppress(CorruptArtifact):  # cut off by a power failure: it is not finished after all
             open_artifact(_partial(path))
             _partial(path).rename(path)
-            (path / ".key").unlink(missing_ok=True)
+            _tidy(path)
+
+
+def _tidy(path: Path) -> None:
+    shutil.rmtree(path / SCRATCH, ignore_errors=True)
+    (path / ".key").unlink(missing_ok=True)
+
+
+def _move_aside(path: Path, target: Path) -> None:
+    """Renames a directory to `target`, or to that with a number where there is one already."""
+    target.parent.mkdir(exist_ok=True)
+    number = 1
+    free = target
+    while free.exists():
+        number += 1
+        free = target.with_name(f"{target.name}-{number}")
+    path.rename(free)
 
 
 def _key(kind: str, format_version: int, config: Any, parents: Mapping[str, str], seed: int) -> str:

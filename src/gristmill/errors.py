@@ -31,7 +31,7 @@ class InputError(GristmillError):
     exit_status = 2
 
 
-class CorruptArtifact(InputError):
+class CorruptArtifact(InputError):  # noqa: N818 - a state of a file; the tree above reads as nouns
     """A file in an artifact is missing, truncated or changed: its hash is not the manifest's."""
 
 

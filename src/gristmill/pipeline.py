@@ -36,7 +36,7 @@ from gristmill.train.settings import PretrainSettings, resolve_batch
 from gristmill.train.trainer import Hook, Trainer, pick_device
 from gristmill.train.validate import score_documents
 
-__all__ = ["Listener", "Recipe", "SampleSettings", "check_recipe", "explain", "pretrain", "run"]
+__all__ = ["Listener", "Quiet", "Recipe", "SampleSettings", "check_recipe", "explain", "pretrain", "run"]
 
 CHECKPOINT_FORMAT = 1
 EVALUATION_FORMAT = 1
@@ -52,7 +52,9 @@ class SampleSettings:
     """Beginnings of texts; by default the first words of validation documents, of each language."""
     per_prompt: Annotated[int, Ge(1)] = 1
     """How many continuations of each."""
-    sampling: SamplingSettings = dataclasses.field(default_factory=lambda: SamplingSettings(max_new_tokens=200))
+    sampling: SamplingSettings = dataclasses.field(
+        default_factory=lambda: SamplingSettings(max_new_tokens=200)
+    )
     """How they are drawn."""
 
 
@@ -77,7 +79,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
-            raise InputError(f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"')
+            raise InputError(
+                f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"'
+            )
 
 
 @runtime_checkable
@@ -100,10 +104,32 @@ class Listener(Protocol):
         """What is called after every training step."""
 
 
+class Quiet:
+    """A listener that shows nothing."""
+
+    def stage(self, name: str, path: Path) -> None:
+        """A stage begins."""
+
+    def done(self, name: str, artifact: Artifact, *, again: bool) -> None:
+        """A stage is finished."""
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Something goes forward."""
+
+    def say(self, message: str) -> None:
+        """Something that the user should know."""
+
+    def hooks(self) -> tuple[Hook, ...]:
+        """What is called after every training step: nothing."""
+        return ()
+
+
 STAGES = ("corpus", "tokenizer", "shards", "model", "evaluation", "report")
 
 
-def run(recipe: Recipe, directory: Path, listener: Listener, *, command: Sequence[str] = (), until: str = "report") -> Path:
+def run(
+    recipe: Recipe, directory: Path, listener: Listener, *, command: Sequence[str] = (), until: str = "report"
+) -> Path:
     """Does every stage of a recipe in a directory, up to `until`, and returns the directory.
 
     Raises:
@@ -131,8 +157,12 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
     if config.kind not in settings.objective.kinds:
         kinds = ", ".join(sorted(settings.objective.kinds))
         raise InputError(f"the objective needs a model of kind {kinds}, but the model is a {config.kind}")
+    if recipe.corpus.valid_fraction == 0:
+        raise InputError("there is no validation text", "set corpus.valid_fraction above 0")
     _, micro = resolve_batch(settings, config)
-    needed = training_bytes(config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32")
+    needed = training_bytes(
+        config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32"
+    )
     memory = describe_machine().get("memory_bytes")
     if device.type == "cpu" and memory and needed > 0.95 * memory:
         raise InputError(
@@ -140,7 +170,10 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
             "set model.depth or model.width lower",
         )
     folder = next(p for p in (directory, *directory.absolute().parents) if p.exists())
-    free, checkpoints = shutil.disk_usage(folder).free, 16 * parameter_counts(config)["total"]
+    free, checkpoints = (
+        shutil.disk_usage(folder).free,
+        56 * parameter_counts(config)["total"],
+    )  # three, and the best
     if free < checkpoints:
         raise InputError(
             f"checkpoints take about {checkpoints / 1e9:.1f} GB, and the disk of {directory} has {free / 1e9:.1f} GB free",
@@ -248,7 +281,9 @@ def _run_corpus(recipe: Recipe, directory: Path, _: dict[str, Artifact], listene
     return build_corpus(recipe.corpus, directory / "corpus", seed=recipe.seed, progress=listener.progress)
 
 
-def _run_tokenizer(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+def _run_tokenizer(
+    recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener
+) -> Artifact:
     corpus = Corpus(stages["corpus"])
     return train_tokenizer(
         recipe.tokenizer,
@@ -292,7 +327,9 @@ def _run_model(recipe: Recipe, directory: Path, stages: dict[str, Artifact], lis
     )
 
 
-def _run_evaluation(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+def _run_evaluation(
+    recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener
+) -> Artifact:
     parts: dict[str, Any] = {
         "kind": "evaluation",
         "format_version": EVALUATION_FORMAT,
@@ -355,7 +392,11 @@ def _openings(documents: Sequence[Any], *, each: int = 2, characters: int = 24) 
     for document in sorted(documents, key=lambda d: rng.derive(0, "openings", d.id)):
         here = found.setdefault(document.language, [])
         opening = document.text[:characters]
-        if len(document.text) > characters and not document.text[characters].isspace() and " " in opening.strip():
+        if (
+            len(document.text) > characters
+            and not document.text[characters].isspace()
+            and " " in opening.strip()
+        ):
             opening = opening.rsplit(" ", 1)[0]  # English stops at a word's end
         if document.language == "zh":
             opening = document.text[:6]

@@ -38,6 +38,7 @@ def load(package: str, name: str) -> Any:
         InputError: there is no such part; the hint names the nearest one.
     """
     kind = package.rsplit(".", 1)[-1].removesuffix("s")
+    kind = kind[:-2] + "y" if kind.endswith("ie") else kind
     if "." in name:
         module_name = name
     elif name in names(package):

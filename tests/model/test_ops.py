@@ -42,7 +42,9 @@ def rms(x: Tensor, gain: Tensor) -> Tensor:
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rms_norm_matches_its_formula(dtype):
-    assert_same(lambda x, g: ops.rms_norm(x, g, 1e-6), rms, random(3, 37, 64), random(64, seed=1), dtype=dtype)
+    assert_same(
+        lambda x, g: ops.rms_norm(x, g, 1e-6), rms, random(3, 37, 64), random(64, seed=1), dtype=dtype
+    )
 
 
 @needs_kernels
@@ -55,7 +57,11 @@ def test_swiglu_matches_its_formula(dtype):
 @pytest.mark.parametrize(("inputs", "outputs"), [(70, 33), (33, 70), (64, 64)])
 def test_linear_matches_its_formula(inputs, outputs):
     assert_same(
-        lambda x, w: ops.linear(x, w, None), lambda x, w: x @ w.T, random(2, 67, inputs), random(outputs, inputs, seed=1), dtype=torch.bfloat16
+        lambda x, w: ops.linear(x, w, None),
+        lambda x, w: x @ w.T,
+        random(2, 67, inputs),
+        random(outputs, inputs, seed=1),
+        dtype=torch.bfloat16,
     )
 
 
@@ -77,7 +83,9 @@ def test_heads_are_normalised_and_turned_as_the_formula_says(dtype, norm, kv_hea
 
     def mine(qkv, q_gain, k_gain):
         gains = (q_gain, k_gain) if norm else None
-        q, k, v = ops.split_heads(qkv, heads=H, kv_heads=G, gains=gains, epsilon=1e-6, rotation=rotation, positions=positions)
+        q, k, v = ops.split_heads(
+            qkv, heads=H, kv_heads=G, gains=gains, epsilon=1e-6, rotation=rotation, positions=positions
+        )
         used = 0 * (q_gain.sum() + k_gain.sum())
         return torch.cat([q, k, v], 1).float() + used
 
@@ -93,7 +101,12 @@ def test_heads_are_normalised_and_turned_as_the_formula_says(dtype, norm, kv_hea
         assert_same(mine, reference, random(B, T, (H + 2 * G) * K), *gains, dtype=dtype)
     else:
         fixed = [g.detach() for g in gains]
-        assert_same(lambda x: mine(x, *fixed), lambda x: reference(x, *[g.double() for g in fixed]), random(B, T, (H + 2 * G) * K), dtype=dtype)
+        assert_same(
+            lambda x: mine(x, *fixed),
+            lambda x: reference(x, *[g.double() for g in fixed]),
+            random(B, T, (H + 2 * G) * K),
+            dtype=dtype,
+        )
 
 
 @needs_kernels
@@ -113,14 +126,18 @@ def test_attention_written_out_matches_scaled_dot_product_attention(dtype, kv_he
         return y.transpose(1, 2).reshape(B, T, H * K)
 
     inputs = random(B, H, T, K), random(B, kv_heads, T, K, seed=1), random(B, kv_heads, T, K, seed=2)
-    assert_same(lambda q, k, v: ops.attend(q, k, v, mask=None, starts=starts), reference, *inputs, dtype=dtype)
+    assert_same(
+        lambda q, k, v: ops.attend(q, k, v, mask=None, starts=starts), reference, *inputs, dtype=dtype
+    )
 
 
 def test_attention_with_starts_is_attention_with_the_mask_they_stand_for():
     q, k, v = random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), random(1, 2, 6, 8, seed=2)
     starts = torch.tensor([[0, 0, 2, 2, 2, 5]], dtype=torch.int32)
     mask = torch.tensor([[starts[0, i] <= j <= i for j in range(6)] for i in range(6)])[None, None]
-    torch.testing.assert_close(ops.attend(q, k, v, mask=None, starts=starts), ops.attend(q, k, v, mask=mask, starts=None))
+    torch.testing.assert_close(
+        ops.attend(q, k, v, mask=None, starts=starts), ops.attend(q, k, v, mask=mask, starts=None)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -137,12 +154,16 @@ def test_cross_entropy_matches_torch_also_in_chunks(dtype, native, monkeypatch):
         return (F.cross_entropy(h @ w.T, targets, reduction="none") * weights.double()).sum()[None]
 
     inputs = random(23, 32), random(50, 32, seed=1)
-    assert_same(lambda h, w: ops.cross_entropy(h, w, targets, weights)[0][None], reference, *inputs, dtype=dtype)
+    assert_same(
+        lambda h, w: ops.cross_entropy(h, w, targets, weights)[0][None], reference, *inputs, dtype=dtype
+    )
 
 
 def test_a_weight_of_zero_gives_no_gradient():
     h = random(4, 8).requires_grad_()
-    ops.cross_entropy(h, random(10, 8, seed=1), torch.zeros(4, dtype=torch.long), torch.tensor([1.0, 0, 1, 0]))[0].backward()
+    ops.cross_entropy(
+        h, random(10, 8, seed=1), torch.zeros(4, dtype=torch.long), torch.tensor([1.0, 0, 1, 0])
+    )[0].backward()
     assert h.grad is not None
     assert torch.equal(h.grad.abs().sum(-1) > 0, torch.tensor([True, False, True, False]))
 
@@ -177,3 +198,14 @@ def test_dropout_keeps_the_mean_drops_the_rate_and_depends_on_the_seed_alone(nat
     assert torch.allclose(first[first != 0], torch.tensor(1 / 0.75))
     first.sum().backward()
     assert torch.equal(branch.grad, first.detach())  # what is dropped forward is dropped backward
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_swiglu_holds_far_from_zero(dtype):
+    gates = torch.tensor([[-1e4, -500.0, -178.0, -90.0, 90.0, 178.0, 500.0, 1e4] * 4])
+    inputs = torch.cat([gates, torch.ones_like(gates)], -1).to(dtype).requires_grad_()
+    out = ops.swiglu(inputs)
+    torch.testing.assert_close(out.float(), F.silu(inputs[..., :32].float()).detach(), rtol=1e-2, atol=1e-6)
+    out.sum().backward()
+    assert bool(inputs.grad.isfinite().all())

@@ -4,7 +4,8 @@
 
 MOMENT: "mid-accumulation" kills after the first micro-batch of a step; "in-checkpoint" while a checkpoint's tensors are
 being written; "after-tensors" between a checkpoint's tensors and its rename; "in-best" while the best weights are
-being written; "at-end" after the last step, before the weights are saved.
+being written; "at-end" after the last step, before the weights are saved;
+"after-save" after that; "in-hash" while the artifact is hashed; "between-renames" before it is put in place.
 """
 
 import os
@@ -12,8 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-import safetensors.torch
-
+from gristmill import artifact
+from gristmill.model import checkpoint
 from gristmill.train import state, trainer
 from tests.train.tiny import tiny_trainer
 
@@ -22,7 +23,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(moment: str, step: int) -> None:
+def arm(moment: str, step: int) -> None:  # noqa: C901 - one branch for each moment
     if moment == "mid-accumulation":
         prepare = trainer.Trainer._one_step
         calls = {"count": 0}
@@ -42,16 +43,16 @@ def arm(moment: str, step: int) -> None:
 
         trainer.Trainer._one_step = one_step
     elif moment in ("in-checkpoint", "in-best"):
-        save = safetensors.torch.save_file
+        save = checkpoint.write_tensors
 
-        def save_file(tensors, path, metadata=None):
+        def write_tensors(tensors, path):
             is_best = "best" in Path(path).name
             if is_best == (moment == "in-best") and at_step() >= step:
                 Path(path).write_bytes(b"half a file")
                 die()
-            save(tensors, path, metadata)
+            save(tensors, path)
 
-        safetensors.torch.save_file = save_file
+        state.write_tensors = trainer.write_tensors = write_tensors
     elif moment == "after-tensors":
         write = state.write_json
 
@@ -63,15 +64,26 @@ def arm(moment: str, step: int) -> None:
         state.write_json = write_json
     elif moment == "at-end":
         trainer.Trainer._finish = lambda self: die()
+    elif moment == "after-save":
+        save_model = trainer.save_model
+        trainer.save_model = lambda *arguments: (save_model(*arguments), die())
+    elif moment == "in-hash":
+        artifact._hash_json = lambda value: die() if "model.safetensors" in str(value) else key_hash(value)
+    elif moment == "between-renames":
+        artifact._replace_directory = lambda partial, path: die()
 
 
 def at_step() -> int:
-    return CURRENT.step if hasattr(CURRENT, "step") else -1
+    return CURRENT.step
 
+
+key_hash = artifact._hash_json
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    CURRENT = tiny_trainer(folder / "model", budget="2.5 epochs", checkpoint_seconds=1e-3)
     if len(sys.argv) > 2:
         arm(sys.argv[2], int(sys.argv[3]))
-    CURRENT.run()
+    parts = {"kind": "checkpoint", "format_version": 1, "config": {}, "keep_partial": True}
+    with artifact.draft(folder / "model", **parts) as work:
+        CURRENT = tiny_trainer(work.path, budget="2.5 epochs", checkpoint_seconds=1e-3)
+        CURRENT.run()

@@ -96,7 +96,9 @@ def test_a_bfloat16_parameter_follows_its_float32_master():
     model.blocks.to(torch.bfloat16)
     optimizer = Optimizer(model, AdamW(learning_rate=1e-5, weight_decay=0.0))
     name = "blocks.0.attention.qkv.weight"
-    gradients = {n: torch.ones_like(p, dtype=torch.float32) for n, p in model.named_parameters() if "ngrams" not in n}
+    gradients = {
+        n: torch.ones_like(p, dtype=torch.float32) for n, p in model.named_parameters() if "ngrams" not in n
+    }
     gradients["ngrams.weight"] = sparse(torch.tensor([0]), torch.ones(1, 32), (128, 32))
     before = optimizer.masters[name].clone()
     for _ in range(3):

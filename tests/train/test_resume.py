@@ -27,6 +27,9 @@ MOMENTS = [
     ("after-tensors", 40),
     ("in-best", 20),
     ("at-end", 0),
+    ("after-save", 0),
+    ("in-hash", 0),
+    ("between-renames", 0),
 ]
 
 
@@ -53,7 +56,10 @@ def uninterrupted(tmp_path_factory) -> dict[str, str]:
 def result(folder: Path) -> dict[str, str]:
     """The weights' hash, and the curve without what the clock decides."""
     lines = [json.loads(line) for line in (folder / "model" / "curve.jsonl").read_text().splitlines()]
-    curve = [(line["step"], line["tokens"], line["loss_nats"], line.get("validation_nats_per_token")) for line in lines]
+    curve = [
+        (line["step"], line["tokens"], line["loss_nats"], line.get("validation_nats_per_token"))
+        for line in lines
+    ]
     weights = {file.name: hash_file(file) for file in (folder / "model").glob("*.safetensors")}
     return {"curve": json.dumps(curve), **weights}
 
@@ -73,9 +79,11 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path, uninter
     kills = 0
     for _ in range(40):
         process = start(tmp_path)
-        curve = tmp_path / "model" / "curve.jsonl"
+        curve = tmp_path / ".model.partial" / "curve.jsonl"
         size = curve.stat().st_size if curve.exists() else 0
-        while process.poll() is None and (curve.stat().st_size if curve.exists() else 0) == size and kills < 4:
+        while (
+            process.poll() is None and (curve.stat().st_size if curve.exists() else 0) == size and kills < 4
+        ):
             time.sleep(0.01)  # imports take most of the time: wait until it trains
         time.sleep(clock.random() * 0.4)
         if kills < 4 and process.poll() is None:
@@ -93,17 +101,17 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
     trainer = tiny_trainer(tmp_path / "model", budget="6 steps", checkpoint_seconds=1e-6, say=said.append)
     saved = trainer.save_checkpoint
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_after_four():
         path = saved()
         if trainer.step == 4:
-            raise Stop
+            raise StopError
         return path
 
     trainer.save_checkpoint = stop_after_four
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         trainer.run()
     newest, _ = state.newest_checkpoint(trainer.checkpoints)
     assert newest is not None

@@ -28,7 +28,10 @@ def test_the_loss_falls(tmp_path, optimizer, family):
 
     settings = from_dict(PretrainSettings, {"optimizer": optimizer})
     trainer = tiny_trainer(
-        tmp_path / "m", budget="40 steps", optimizer=settings.optimizer, model=tiny_model(family=family, ngrams=False)
+        tmp_path / "m",
+        budget="40 steps",
+        optimizer=settings.optimizer,
+        model=tiny_model(family=family, ngrams=False),
     )
     trained = trainer.run()
     first, last = np.mean(losses(trainer)[:5]), np.mean(losses(trainer)[-5:])
@@ -44,7 +47,9 @@ def test_the_saved_model_has_the_validation_loss_that_was_reported(tmp_path):
     store = byte_store(paragraphs(11)[8:], tmp_path, "again")
     scores = score_documents(model, store, row_tokens=32, end_token=EOS)
     assert scores.nats_per_token == pytest.approx(trained.validation.nats_per_token, rel=1e-5)
-    assert trained.metrics["best"]["nats_per_token"] == pytest.approx(trained.validation.nats_per_token, rel=1e-5)
+    assert trained.metrics["best"]["nats_per_token"] == pytest.approx(
+        trained.validation.nats_per_token, rel=1e-5
+    )
 
 
 def test_validation_counts_every_byte_once_and_no_end_token(tmp_path):
@@ -60,7 +65,9 @@ def test_validation_counts_every_byte_once_and_no_end_token(tmp_path):
 def test_validation_does_not_depend_on_how_many_rows_are_scored_at_a_time(tmp_path):
     store = byte_store(paragraphs(4), tmp_path, "valid")
     model = load_untrained()
-    few, many = (score_documents(model, store, row_tokens=32, end_token=EOS, batch_tokens=n) for n in (32, 4096))
+    few, many = (
+        score_documents(model, store, row_tokens=32, end_token=EOS, batch_tokens=n) for n in (32, 4096)
+    )
     np.testing.assert_allclose(few.nats, many.nats, rtol=1e-5)
 
 
@@ -95,9 +102,7 @@ def test_padding_does_not_change_the_loss():
     tokens = np.arange(10, 18)[None]
     plain = Rows(tokens=tokens, segments=np.ones((1, 8), dtype=np.int64), following=tokens + 1)
     wide = np.zeros((1, 13), dtype=np.int64)
-    padded = Rows(
-        tokens=wide.copy(), segments=wide.copy(), following=np.full((1, 13), -1)
-    )
+    padded = Rows(tokens=wide.copy(), segments=wide.copy(), following=np.full((1, 13), -1))
     padded.tokens[:, :8], padded.segments[:, :8], padded.following[:, :8] = tokens, 1, tokens + 1
     a, b = (objective.loss(model, objective.prepare(rows, rng)) for rows in (plain, padded))
     assert float(a.weight) == float(b.weight) == 8
@@ -128,7 +133,11 @@ def test_a_loss_that_is_not_finite_stops_with_step_documents_and_advice(tmp_path
     from gristmill.train.optimizers.adamw import AdamW
 
     trainer = tiny_trainer(
-        tmp_path / "m", budget="50 steps", checkpoint_seconds=1e-6, optimizer=AdamW(learning_rate=1e30), average=0.0
+        tmp_path / "m",
+        budget="50 steps",
+        checkpoint_seconds=1e-6,
+        optimizer=AdamW(learning_rate=1e30),
+        average=0.0,
     )
     with pytest.raises(RunError, match=r"at step \d+; the batch held the documents train-\d") as caught:
         trainer.run()
@@ -138,7 +147,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_documents_and_advice(tmp_path
 
 def test_a_corpus_smaller_than_a_row_is_refused_before_training(tmp_path):
     with pytest.raises(InputError, match="row"):
-        tiny_trainer(tmp_path / "m", row_tokens=100_000, batch_tokens=100_000, model=tiny_model(row_tokens=100_000)).run()
+        tiny_trainer(
+            tmp_path / "m", row_tokens=100_000, batch_tokens=100_000, model=tiny_model(row_tokens=100_000)
+        ).run()
 
 
 def test_steps_are_a_function_of_where_they_begin(tmp_path):

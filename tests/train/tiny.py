@@ -34,12 +34,18 @@ def paragraphs(count: int, size: int = 300) -> list[str]:
 
 def tiny_model(*, ngrams: bool = True, family: str = "qwen3", row_tokens: int = 32) -> ModelConfig:
     settings = ModelSettings(
-        family=family, depth=2, width=32, heads=2, ngrams=NgramSettings(orders=(2, 3), buckets=64) if ngrams else None
+        family=family,
+        depth=2,
+        width=32,
+        heads=2,
+        ngrams=NgramSettings(orders=(2, 3), buckets=64) if ngrams else None,
     )
     return resolve(settings, vocab_size=VOCABULARY, row_tokens=row_tokens)
 
 
-def tiny_trainer(folder: Path, *, seed: int = 0, hooks=(), say=lambda message: None, model=None, **settings) -> Trainer:
+def tiny_trainer(
+    folder: Path, *, seed: int = 0, hooks=(), say=lambda message: None, model=None, **settings
+) -> Trainer:
     """A trainer of byte-level text that takes a few seconds at most."""
     folder.mkdir(parents=True, exist_ok=True)
     defaults = {

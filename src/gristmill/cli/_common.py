@@ -19,7 +19,11 @@ def json_option(function: F) -> F:
 def set_option(function: F) -> F:
     """Adds `--set a.b=1`, any number of times."""
     return click.option(
-        "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Override one value of the recipe; repeatable."
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="A.B=VALUE",
+        help="Override one value of the recipe; repeatable.",
     )(function)
 
 

@@ -60,13 +60,16 @@ class Console:
 
     def say(self, message: str) -> None:
         """Something that the user should know."""
-        self._console.print(f"[dim]{'':<11} {message}[/]")
+        from rich.markup import escape
+
+        self._console.print(f"[dim]{'':<11} {escape(message)}[/]")
 
     def hooks(self) -> "tuple[Hook, ...]":
         """What is called after every training step."""
         return (self._training,)
 
-    def _training(self, p: "Progress") -> None:
+    def _training(self, progress: "Progress") -> None:
+        p = progress
         if p.validation is not None:
             v = p.validation
             self._validation = f"valid {v.nats_per_token:.3f} nats/token, {v.bits_per_byte:.3f} bits/byte"
@@ -80,7 +83,9 @@ class Console:
                 self._console.print(f"[dim]{'':<11} step {p.step:,}: {self._validation}[/]")
         elif p.validation is not None or time.monotonic() - self._said_at > LINE_SECONDS:
             self._said_at = time.monotonic()
-            self._console.print(f"{'':<11} {text}" + (f"  {self._validation}" if p.validation is not None else ""))
+            self._console.print(
+                f"{'':<11} {text}" + (f"  {self._validation}" if p.validation is not None else "")
+            )
 
     def _show(self, what: str, done: int, total: int | None, text: str) -> None:
         if not self._console.is_terminal:

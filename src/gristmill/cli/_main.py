@@ -1,6 +1,7 @@
 """The group of verbs, and the one place where errors become messages and exit statuses."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -40,7 +41,9 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"gristmill.cli.{name}_").command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             raise click.UsageError(f'there is no verb "{args[0]}"\nhint: {did_you_mean(args[0], VERBS)}', ctx)
         return super().resolve_command(ctx, args)
@@ -67,6 +70,8 @@ def gristmill() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a verb and exits: 0 done, 1 the run failed, 2 the input was wrong, 130 interrupted."""
+    # before torch loads OpenMP: threads that wait for each other must not spin, which on a shared machine costs tenfold
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         status = gristmill.main(args=arguments, prog_name="gristmill", standalone_mode=False)
     except click.exceptions.Abort:

@@ -13,12 +13,21 @@ __all__ = ["command"]
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1)
-@click.option("--row-tokens", type=click.IntRange(min=8), help="How far the model looks back; by default as in training.")
+@click.option(
+    "--row-tokens",
+    type=click.IntRange(min=8),
+    help="How far the model looks back; by default as in training (2,048 at most for an imported model).",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap behind the intervals.")
 @set_option
 @json_option
 def command(
-    run: Path, sources: tuple[str, ...], row_tokens: int | None, seed: int, overrides: tuple[str, ...], as_json: bool
+    run: Path,
+    sources: tuple[str, ...],
+    row_tokens: int | None,
+    seed: int,
+    overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure bits per byte of the model of RUN on SOURCES: files, folders or globs, read as a corpus is.
 
@@ -32,12 +41,19 @@ def command(
 
     Next: gristmill report RUN
     """
+    from gristmill.errors import InputError
     from gristmill.evaluate.likelihood import figures, score_texts
     from gristmill.generate import load_run
 
     loaded = load_run(run)
     documents = _documents(run, sources, overrides)
-    row_tokens = min(row_tokens or loaded.config.maximum_positions, loaded.config.maximum_positions)
+    most = loaded.config.maximum_positions
+    if row_tokens is not None and row_tokens > most and loaded.config.positions == "learned":
+        raise InputError(
+            f"--row-tokens is {row_tokens}, but the model has {most} positions", f"give {most} or less"
+        )
+    trained_on = loaded.artifact.manifest.config.get("pretrain", {}).get("row_tokens")
+    row_tokens = row_tokens or trained_on or min(most, 2048)
     scores = score_texts(loaded.model, loaded.tokenizer, documents, row_tokens=row_tokens)
     result = figures(
         scores, seed=seed, languages=[d.language for d in documents], sources=[d.source for d in documents]
@@ -49,7 +65,16 @@ def command(
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("", "documents", "tokens", "bytes", "nats/token", "perplexity", "bits/byte", "95 % interval"):
+    for name in (
+        "",
+        "documents",
+        "tokens",
+        "bytes",
+        "nats/token",
+        "perplexity",
+        "bits/byte",
+        "95 % interval",
+    ):
         table.add_column(name, justify="left" if not name else "right")
     _add(table, "all", result["overall"])
     for group in ("by_language", "by_source"):

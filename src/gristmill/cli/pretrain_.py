@@ -31,6 +31,8 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
     resolved = load(Recipe, recipe, overrides)
     directory = out or Path("runs") / resolved.name
     words = ["gristmill", "pretrain", recipe.as_posix(), *(f"--set={item}" for item in overrides)]
+    if out is not None:
+        words += ["--out", out.as_posix()]
     with Console() as console:
         run(resolved, directory, console, command=words, until="model")
     metrics = open_artifact(directory / "model", verify=False).manifest.metrics
@@ -38,5 +40,7 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         print_json({"run": str(directory), **metrics})
         return
     validation = metrics["validation"]
-    click.echo(f"validation: {validation['nats_per_token']:.4f} nats per token, {validation['bits_per_byte']:.4f} bits per byte")
+    click.echo(
+        f"validation: {validation['nats_per_token']:.4f} nats per token, {validation['bits_per_byte']:.4f} bits per byte"
+    )
     click.echo(f"next: gristmill generate {directory}")

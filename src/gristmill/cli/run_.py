@@ -40,18 +40,23 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         words += ["--out", out.as_posix()]
     with Console() as console:
         run(resolved, directory, console, command=words)
-    evaluation = json.loads((directory / "evaluation" / "manifest.json").read_text(encoding="utf-8"))["metrics"]
+    evaluation = json.loads((directory / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
+        "metrics"
+    ]
     samples = [
-        json.loads(line) for line in (directory / "evaluation" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line)
+        for line in (directory / "evaluation" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     report = next((directory / "report").glob("*.html"))
     if as_json:
-        print_json({"run": str(directory), "report": str(report), "evaluation": evaluation, "samples": samples})
+        print_json(
+            {"run": str(directory), "report": str(report), "evaluation": evaluation, "samples": samples}
+        )
         return
     for sample in samples:
         click.echo()
         click.secho(sample["prompt"], bold=True, nl=False)
         click.echo(sample["continuation"])
-    example = samples[0]["prompt"].replace('"', "'") if samples else "Once upon a time"
+    example = samples[0]["prompt"].strip().replace('"', "'") if samples else "Once upon a time"
     click.echo(f"\nreport: {report}", file=sys.stdout)
     click.echo(f'next:   gristmill generate {directory} "{example}"')

@@ -37,7 +37,12 @@ def score_texts(
     """
     if not any(document.text for document in documents):
         raise InputError("there is no text to measure")
-    bos, eos = tokenizer.special["bos"], tokenizer.special["eos"]
+    eos = tokenizer.special.get("eos", tokenizer.special.get("bos"))
+    bos = tokenizer.special.get("bos", eos)
+    if bos is None or eos is None:
+        raise InputError(
+            "the tokenizer has no token that begins a text, so its first token can't be measured"
+        )
     encoded = [[bos, *ids, eos] for ids in tokenizer.encode_batch([document.text for document in documents])]
     store = TokenStore(
         tokens=np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded]),

@@ -1,6 +1,8 @@
 """Weights on disk: safetensors and JSON, never pickles."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from gristmill.errors import CorruptArtifact, InputError
 from gristmill.model.config import ModelConfig
 from gristmill.model.transformer import Transformer
 
-__all__ = ["CONFIG", "WEIGHTS", "load_config", "load_model", "read_tensors", "save_model"]
+__all__ = ["CONFIG", "WEIGHTS", "load_config", "load_model", "read_tensors", "save_model", "write_tensors"]
 
 WEIGHTS = "model.safetensors"
 CONFIG = "model.json"
@@ -25,7 +27,24 @@ def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tenso
     """Writes the weights and their config into a directory (a draft: the caller makes it atomic)."""
     write_json(directory / CONFIG, to_dict(config))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    safetensors.torch.save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(tensors, directory / WEIGHTS)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file and waits until it is on the disk.
+
+    Raises:
+        OSError: with its number, also where safetensors hides it: a full disk is told from a broken file.
+    """
+    try:
+        safetensors.torch.save_file(dict(tensors), path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), str(error), str(path)) from error
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def load_config(directory: Path) -> ModelConfig:
@@ -56,7 +75,9 @@ def load_model(
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CorruptArtifact(f"{directory / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}") from None
+        raise CorruptArtifact(
+            f"{directory / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}"
+        ) from None
     model.reset_buffers(device)
     return model.eval()
 
@@ -68,4 +89,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except (safetensors.SafetensorError, OSError) as error:
-        raise CorruptArtifact(f"{path} is not a whole safetensors file: {error}", "copy or export it again") from None
+        raise CorruptArtifact(
+            f"{path} is not a whole safetensors file: {error}", "copy or export it again"
+        ) from None

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from gristmill import plugins
 from gristmill.errors import InputError
@@ -24,7 +24,7 @@ Positive = Annotated[int, Gt(0)]
 class NgramSettings:
     """Hashed n-gram embeddings added to the token embedding (Pagnoni et al. 2024, Byte Latent Transformer, 3.2.1)."""
 
-    orders: tuple[Annotated[int, Ge(2)], ...] = (2, 3, 4, 5)
+    orders: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (2, 3, 4, 5)
     """Lengths of the n-grams, each with a table of its own."""
     buckets: Positive = 16384
     """Rows of each table; n-grams are hashed onto them."""

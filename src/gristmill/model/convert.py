@@ -17,7 +17,9 @@ from gristmill.model.family import Family
 __all__ = ["gpt2_like", "llama_like"]
 
 
-def llama_like(*, architecture: str, model_type: str, qk_norm: bool, norm_epsilon: float, rotary_base: float) -> Family:
+def llama_like(  # noqa: C901 - four short functions that belong together
+    *, architecture: str, model_type: str, qk_norm: bool, norm_epsilon: float, rotary_base: float
+) -> Family:
     """Returns a family whose tensors are named as Llama's."""
 
     def to_config(config: ModelConfig) -> dict[str, Any]:
@@ -73,7 +75,10 @@ def llama_like(*, architecture: str, model_type: str, qk_norm: bool, norm_epsilo
         )
 
     def to_state(config: ModelConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        theirs = {"model.embed_tokens.weight": ours["embedding.weight"], "model.norm.weight": ours["norm.weight"]}
+        theirs = {
+            "model.embed_tokens.weight": ours["embedding.weight"],
+            "model.norm.weight": ours["norm.weight"],
+        }
         if not config.tied:
             theirs["lm_head.weight"] = ours["output.weight"]
         for i in range(config.layers):
@@ -98,7 +103,10 @@ def llama_like(*, architecture: str, model_type: str, qk_norm: bool, norm_epsilo
 
     def from_state(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         take = _Taken(theirs)
-        ours = {"embedding.weight": take("model.embed_tokens.weight"), "norm.weight": take("model.norm.weight")}
+        ours = {
+            "embedding.weight": take("model.embed_tokens.weight"),
+            "norm.weight": take("model.norm.weight"),
+        }
         if config.tied:
             take.ignore("lm_head.weight")
         else:
@@ -108,7 +116,9 @@ def llama_like(*, architecture: str, model_type: str, qk_norm: bool, norm_epsilo
             ours |= {
                 a + "attention.qkv.weight": torch.cat([take(f"{b}self_attn.{x}_proj.weight") for x in "qkv"]),
                 a + "attention.out.weight": take(b + "self_attn.o_proj.weight"),
-                a + "feed_forward.up.weight": torch.cat([take(f"{b}mlp.{x}_proj.weight") for x in ("gate", "up")]),
+                a + "feed_forward.up.weight": torch.cat(
+                    [take(f"{b}mlp.{x}_proj.weight") for x in ("gate", "up")]
+                ),
                 a + "feed_forward.down.weight": take(b + "mlp.down_proj.weight"),
                 a + "attention_norm.weight": take(b + "input_layernorm.weight"),
                 a + "feed_forward_norm.weight": take(b + "post_attention_layernorm.weight"),
@@ -138,7 +148,7 @@ def llama_like(*, architecture: str, model_type: str, qk_norm: bool, norm_epsilo
     )
 
 
-def gpt2_like() -> Family:
+def gpt2_like() -> Family:  # noqa: C901 - four short functions that belong together
     """Returns GPT-2, whose linear layers are stored transposed (`Conv1D`)."""
 
     def to_config(config: ModelConfig) -> dict[str, Any]:
@@ -164,7 +174,9 @@ def gpt2_like() -> Family:
 
     def from_config(theirs: Mapping[str, Any]) -> ModelConfig:
         if theirs.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"):
-            raise InputError(f'config.json: activation_function is "{theirs["activation_function"]}", expected "gelu_new"')
+            raise InputError(
+                f'config.json: activation_function is "{theirs["activation_function"]}", expected "gelu_new"'
+            )
         _expect(theirs, "scale_attn_weights", True)
         _expect(theirs, "scale_attn_by_inverse_layer_idx", False)
         _expect(theirs, "add_cross_attention", False)
@@ -200,7 +212,10 @@ def gpt2_like() -> Family:
     ]
 
     def to_state(config: ModelConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        theirs = {"transformer.wte.weight": ours["embedding.weight"], "transformer.wpe.weight": ours["positions.weight"]}
+        theirs = {
+            "transformer.wte.weight": ours["embedding.weight"],
+            "transformer.wpe.weight": ours["positions.weight"],
+        }
         if not config.tied:
             theirs["lm_head.weight"] = ours["output.weight"]
         for part in ("weight", "bias"):
@@ -208,13 +223,23 @@ def gpt2_like() -> Family:
             for i in range(config.layers):
                 for mine, name, transposed in layers:
                     tensor = ours[f"blocks.{i}.{mine}.{part}"]
-                    theirs[f"transformer.h.{i}.{name}.{part}"] = tensor.T if transposed and part == "weight" else tensor
+                    theirs[f"transformer.h.{i}.{name}.{part}"] = (
+                        tensor.T if transposed and part == "weight" else tensor
+                    )
         return {name: tensor.contiguous() for name, tensor in theirs.items()}
 
     def from_state(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # GPT-2's own files leave out the prefix that the class with a head adds
-        take = _Taken({name if name.startswith(("transformer.", "lm_head")) else f"transformer.{name}": tensor for name, tensor in theirs.items()})
-        ours = {"embedding.weight": take("transformer.wte.weight"), "positions.weight": take("transformer.wpe.weight")}
+        take = _Taken(
+            {
+                name if name.startswith(("transformer.", "lm_head")) else f"transformer.{name}": tensor
+                for name, tensor in theirs.items()
+            }
+        )
+        ours = {
+            "embedding.weight": take("transformer.wte.weight"),
+            "positions.weight": take("transformer.wpe.weight"),
+        }
         if config.tied:
             take.ignore("lm_head.weight")
         else:
@@ -226,7 +251,9 @@ def gpt2_like() -> Family:
                 take.ignore(f"transformer.h.{i}.attn.masked_bias")
                 for mine, name, transposed in layers:
                     tensor = take(f"transformer.h.{i}.{name}.{part}")
-                    ours[f"blocks.{i}.{mine}.{part}"] = tensor.T.contiguous() if transposed and part == "weight" else tensor
+                    ours[f"blocks.{i}.{mine}.{part}"] = (
+                        tensor.T.contiguous() if transposed and part == "weight" else tensor
+                    )
         take.finish()
         return ours
 
@@ -256,7 +283,10 @@ class _Taken:
 
     def __call__(self, name: str) -> Tensor:
         if name not in self._left:
-            raise InputError(f'the weights have no tensor "{name}"', "config.json and the weights belong to different models")
+            raise InputError(
+                f'the weights have no tensor "{name}"',
+                "config.json and the weights belong to different models",
+            )
         return self._left.pop(name)
 
     def ignore(self, name: str) -> None:
@@ -265,7 +295,9 @@ class _Taken:
     def finish(self) -> None:
         if self._left:
             few = ", ".join(sorted(self._left)[:3])
-            raise InputError(f"the weights hold {len(self._left)} tensors that this family does not have: {few}, …")
+            raise InputError(
+                f"the weights hold {len(self._left)} tensors that this family does not have: {few}, …"
+            )
 
 
 def _split_qkv(config: ModelConfig, qkv: Tensor) -> tuple[Tensor, ...]:
@@ -282,4 +314,6 @@ def _number(theirs: Mapping[str, Any], field: str) -> int:
 
 def _expect(theirs: Mapping[str, Any], field: str, value: Any) -> None:
     if theirs.get(field, value) not in (value, None):
-        raise InputError(f"config.json: {field} is {theirs[field]!r}, which this core does not do (it does {value!r})")
+        raise InputError(
+            f"config.json: {field} is {theirs[field]!r}, which this core does not do (it does {value!r})"
+        )

@@ -2,7 +2,7 @@
 
 from gristmill.model.config import ModelConfig
 
-__all__ = ["parameter_counts", "training_bytes", "training_flops_per_token"]
+__all__ = ["activation_bytes_per_token", "parameter_counts", "training_bytes", "training_flops_per_token"]
 
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
@@ -27,8 +27,11 @@ def parameter_counts(config: ModelConfig) -> dict[str, int]:
 
 
 def training_flops_per_token(config: ModelConfig, row_tokens: int) -> int:
-    """Returns operations of matrix products per token, forward and backward: 6 for each weight that is multiplied,
-    and attention's two products over half a row (Kaplan et al. 2020, arXiv:2001.08361, table 1; causal)."""
+    """Returns the operations of matrix products per token, forward and backward.
+
+    6 for each weight that is multiplied, and attention's two products over half a row, for it is causal (Kaplan et
+    al. 2020, arXiv:2001.08361, table 1).
+    """
     counts = parameter_counts(config)
     multiplied = counts["attention"] + counts["feed_forward"] + config.vocab_size * config.width
     scores = 6 * config.layers * config.heads * config.head_size * row_tokens
@@ -40,6 +43,12 @@ def training_bytes(config: ModelConfig, *, micro_tokens: int, bfloat16: bool) ->
     counts = parameter_counts(config)
     tables, total = counts["ngram_embedding"], counts["total"]
     weights = (total - tables) * (16 if not bfloat16 else 18) + 8 * tables
-    width = 8 * config.width + 3 * config.feed_forward + 3 * config.heads * config.head_size
-    activations = micro_tokens * config.layers * (width * (2 if bfloat16 else 4))
-    return int(weights + activations)
+    return int(weights + micro_tokens * activation_bytes_per_token(config, bfloat16=bfloat16))
+
+
+def activation_bytes_per_token(config: ModelConfig, *, bfloat16: bool) -> int:
+    """Returns what the forward pass keeps for the backward pass, attention's scores left out."""
+    inner = (config.heads + 2 * config.kv_heads) * config.head_size
+    gated = 2 if config.activation == "swiglu" else 1
+    kept = 6 * config.width + 2 * inner + (gated + 1) * config.feed_forward
+    return config.layers * kept * (2 if bfloat16 else 4)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from gristmill import plugins
 from gristmill.artifact import write_json
 from gristmill.errors import CorruptArtifact, InputError, RunError
-from gristmill.model.checkpoint import read_tensors
+from gristmill.model.checkpoint import read_tensors, write_tensors
 from gristmill.model.config import ModelConfig
 from gristmill.model.family import Family
 from gristmill.model.transformer import Transformer
@@ -50,12 +49,14 @@ def to_transformers(model: Transformer, directory: Path, special_tokens: dict[st
         )
     family: Family = plugins.load("model.families", config.family)
     theirs: dict[str, Any] = family.to_config(config) | {"dtype": "float32", "torch_dtype": "float32"}
-    theirs |= {f"{name}_token_id": special_tokens[name] for name in ("bos", "eos", "pad") if name in special_tokens}
+    theirs |= {
+        f"{name}_token_id": special_tokens[name] for name in ("bos", "eos", "pad") if name in special_tokens
+    }
     write_json(directory / "config.json", theirs)
     defaults = {key: value for key, value in theirs.items() if key.endswith("_token_id")}
     write_json(directory / "generation_config.json", {"_from_model_config": True, **defaults})
     state = family.to_state(config, {name: t.detach().float() for name, t in model.state_dict().items()})
-    safetensors.torch.save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(state, directory / "model.safetensors")
     difference = compare_with_transformers(model, directory)
     if not difference <= TOLERANCE:
         raise RunError(
@@ -75,7 +76,9 @@ def from_transformers(directory: Path) -> Transformer:
     try:
         theirs = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{directory} has no config.json", "name a directory that `save_pretrained` wrote") from None
+        raise InputError(
+            f"{directory} has no config.json", "name a directory that `save_pretrained` wrote"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptArtifact(f"{directory / 'config.json'} is damaged: {error}") from None
     name = theirs.get("model_type", "")
@@ -89,7 +92,9 @@ def from_transformers(directory: Path) -> Transformer:
         hint = "pickles are not loaded: save it again with safe_serialization=True" if pickles else None
         raise InputError(f"{directory} has no safetensors file", hint)
     config = family.from_config(theirs)
-    return build_model(config, family.from_state(config, {k: v for file in files for k, v in read_tensors(file).items()}))
+    return build_model(
+        config, family.from_state(config, {k: v for file in files for k, v in read_tensors(file).items()})
+    )
 
 
 def from_llama2c(path: Path) -> Transformer:
@@ -115,7 +120,9 @@ def from_llama2c(path: Path) -> Transformer:
         shapes["output"] = (V, D)
     expected = 28 + 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     if len(data) != expected:
-        raise CorruptArtifact(f"{path} has {len(data):,} bytes, its header promises {expected:,}", "copy it again")
+        raise CorruptArtifact(
+            f"{path} has {len(data):,} bytes, its header promises {expected:,}", "copy it again"
+        )
     flat, parts, at = torch.from_numpy(np.frombuffer(data, np.float32, offset=28).copy()), {}, 0
     for name, shape in shapes.items():
         size = int(np.prod(shape))
@@ -175,9 +182,13 @@ def build_model(config: ModelConfig, state: dict[str, Tensor]) -> Transformer:
     with torch.device("meta"):
         model = Transformer(config)
     try:
-        model.load_state_dict({name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True)
+        model.load_state_dict(
+            {name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True
+        )
     except RuntimeError as error:
-        raise CorruptArtifact(f"the weights do not fit the config: {str(error).splitlines()[-1].strip()}") from None
+        raise CorruptArtifact(
+            f"the weights do not fit the config: {str(error).splitlines()[-1].strip()}"
+        ) from None
     model.reset_buffers(None)
     return model.eval()
 

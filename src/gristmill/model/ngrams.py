@@ -37,7 +37,9 @@ class NgramEmbedding(nn.Module):
         if not self.training or self.settings.dropout == 0.0:
             return found
         generator = torch.Generator(tokens.device).manual_seed(dropout_seed)
-        kept = torch.rand((*tokens.shape, 1), generator=generator, device=tokens.device) >= self.settings.dropout
+        kept = (
+            torch.rand((*tokens.shape, 1), generator=generator, device=tokens.device) >= self.settings.dropout
+        )
         return found * (kept / (1 - self.settings.dropout))
 
 

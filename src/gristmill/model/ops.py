@@ -1,7 +1,7 @@
 """The operations between matrix products, each as one pass over memory where the machine lets us.
 
 Every function computes what its few lines of plain torch say (`_plain` below each). On a CPU with compiled kernels
-(`gristmill.model.native`) and while gradients are wanted, a fused version with a hand-written backward is used:
+(`gristmill.model.native`) a fused version with a hand-written backward is used:
 eager torch on a CPU spends more time between the matrix products of a small model than in them. Measurements are in
 docs/log.md; tests compare values and gradients of both.
 """
@@ -16,19 +16,26 @@ from torch import Tensor
 
 from gristmill.model.native import kernels
 
-__all__ = ["attend", "cross_entropy", "dropout_add", "embed_rows", "linear", "rms_norm", "split_heads", "swiglu"]
+__all__ = [
+    "attend",
+    "cross_entropy",
+    "dropout_add",
+    "embed_rows",
+    "linear",
+    "rms_norm",
+    "split_heads",
+    "swiglu",
+]
+
+MOST_HEAD_SIZE = 1024
+"""As in kernels.c, which has buffers of this size."""
 
 PARTS = 32
 """As in kernels.c: gradients of gains are summed in this many fixed parts."""
 
 
 def _fused(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and x.dtype in (torch.bfloat16, torch.float32)
-        and kernels() is not None
-    )
+    return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32) and kernels() is not None
 
 
 # --- RMSNorm --------------------------------------------------------------------------------------------------------
@@ -117,8 +124,11 @@ def split_heads(
 
     `rotation` holds cosines and sines of the angles, a row for each position and a column for each pair.
     """
-    if rotation is not None and _fused(qkv):
-        q, k, v = _SplitHeads.apply(qkv, *(gains or (None, None)), *rotation, positions, heads, kv_heads, epsilon)
+    head_size = qkv.shape[-1] // (heads + 2 * kv_heads)
+    if rotation is not None and head_size <= MOST_HEAD_SIZE and _fused(qkv):
+        q, k, v = _SplitHeads.apply(
+            qkv, *(gains or (None, None)), *rotation, positions, heads, kv_heads, epsilon
+        )
         return q, k, v
     B, T, _ = qkv.shape
     q, k, v = qkv.view(B, T, heads + 2 * kv_heads, -1).split((heads, kv_heads, kv_heads), dim=2)
@@ -138,7 +148,7 @@ def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 class _SplitHeads(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913 - what autograd passes on
         ctx: Any, qkv: Tensor, q_gain: Tensor | None, k_gain: Tensor | None, cosines: Tensor, sines: Tensor,
         positions: Tensor, heads: int, kv_heads: int, epsilon: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -149,7 +159,22 @@ class _SplitHeads(torch.autograd.Function):
         gains = [None if g is None else g.float().contiguous() for g in (q_gain, k_gain)]
         rstd = torch.empty(B * T * (H + G)) if q_gain is not None else None
         shape = (B, T, H, G, K)
-        _call("split_heads", qkv, *gains, cosines, sines, positions, q, k, v, rstd, *shape, 1.0, float(epsilon), int(rstd is not None))
+        _call(
+            "split_heads",
+            qkv,
+            *gains,
+            cosines,
+            sines,
+            positions,
+            q,
+            k,
+            v,
+            rstd,
+            *shape,
+            1.0,
+            float(epsilon),
+            int(rstd is not None),
+        )
         ctx.save_for_backward(qkv, *gains, rstd, cosines, sines, positions)
         ctx.shape, ctx.gain_dtype = shape, None if q_gain is None else q_gain.dtype
         return q, k, v
@@ -200,12 +225,14 @@ def attend(
             index = torch.arange(T, device=q.device)
             mask = ((index >= starts[..., None]) & (index <= index[:, None]))[:, None]
         causal = mask is None and T > 1  # one query, the last, sees all keys
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=H != k.shape[1])
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != H
+        )
     return y.transpose(1, 2).reshape(B, T, H * K)
 
 
 LONGEST_WRITTEN_OUT = 2048
-"""Beyond it the scores, T x T for each head, would cost more memory than the speed is worth."""
+"""As MOST_KEYS in kernels.c. Beyond it the scores, T x T for each head, would cost more memory than the speed is worth."""
 
 
 class _Attend(torch.autograd.Function):
@@ -236,7 +263,9 @@ class _Attend(torch.autograd.Function):
         dq = torch.empty_like(q)
         dk = dv = torch.empty(0)
         blocks = list(zip(_query_blocks(T), saved, strict=True))
-        for (first, last), p in reversed(blocks):  # the last block meets all keys, so its gradients start the sums
+        for (first, last), p in reversed(
+            blocks
+        ):  # the last block meets all keys, so its gradients start the sums
             g, queries = d[:, first:last], q[:, first:last]
             ds = torch.bmm(g, v[:, :last].transpose(1, 2))
             _call("softmax_backward", p, ds, starts, B, H, last - first, last, T, first)
@@ -265,7 +294,9 @@ def _repeat(x: Tensor, times: int) -> Tensor:
 # --- residual dropout -----------------------------------------------------------------------------------------------
 
 
-def dropout_add(x: Float[Tensor, "*N D"], branch: Float[Tensor, "*N D"], rate: float, seed: int) -> Float[Tensor, "*N D"]:
+def dropout_add(
+    x: Float[Tensor, "*N D"], branch: Float[Tensor, "*N D"], rate: float, seed: int
+) -> Float[Tensor, "*N D"]:
     """Returns x + dropout(branch). What is dropped is a function of `seed` and of the place, nothing else."""
     if rate == 0.0:
         return x + branch
@@ -330,7 +361,9 @@ class _EmbedRows(torch.autograd.Function):
         else:
             sums, starts = g.new_empty(len(unique), D), F.pad(counts.cumsum(0), (1, 0))
             native("sum_segments", g, order, starts, sums, len(unique), N, D)
-        return None, torch.sparse_coo_tensor(unique[None], sums, ctx.table_shape, is_coalesced=True, check_invariants=False)
+        return None, torch.sparse_coo_tensor(
+            unique[None], sums, ctx.table_shape, is_coalesced=True, check_invariants=False
+        )
 
 
 # --- cross-entropy --------------------------------------------------------------------------------------------------
@@ -340,21 +373,26 @@ CHUNK_ELEMENTS = 1 << 23
 
 
 def cross_entropy(
-    hidden: Float[Tensor, "N D"], output: Float[Tensor, "V D"], targets: Int[Tensor, " N"], weights: Float[Tensor, " N"]
+    hidden: Float[Tensor, "N D"],
+    output: Float[Tensor, "V D"],
+    targets: Int[Tensor, " N"],
+    weights: Float[Tensor, " N"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " N"]]:
     """Returns the weighted sum of the nats of `targets`, and (without gradient) the nats of each position.
 
     The gradient of the logits is made in place of the logits in the forward pass, as soon as a chunk of them is
     there (the idea of Hsu et al. 2024, arXiv:2410.10989): no more than one chunk is ever in memory.
     """
-    total, nats = _CrossEntropy.apply(hidden, output, targets, weights)
+    wanted = torch.is_grad_enabled() and (hidden.requires_grad or output.requires_grad)
+    total, nats = _CrossEntropy.apply(hidden, output, targets, weights, wanted)
     return total, nats
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, output: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        wants = any(ctx.needs_input_grad)
+    def forward(
+        ctx: Any, hidden: Tensor, output: Tensor, targets: Tensor, weights: Tensor, wants: bool
+    ) -> tuple[Tensor, Tensor]:
         matrix = output.to(hidden.dtype)
         N, V = len(hidden), len(output)
         nats = torch.empty(N, device=hidden.device)
@@ -366,7 +404,9 @@ class _CrossEntropy(torch.autograd.Function):
             h, t, w = hidden[i : i + step], targets[i : i + step], weights[i : i + step]
             logits = h @ matrix.T
             if native is not None and logits.dtype in (torch.bfloat16, torch.float32):
-                native.typed("cross_entropy", logits, t.contiguous(), w.contiguous(), nats[i : i + step], *logits.shape)
+                native.typed(
+                    "cross_entropy", logits, t.contiguous(), w.contiguous(), nats[i : i + step], *logits.shape
+                )
                 g = logits
             else:
                 scores = torch.log_softmax(logits.float(), -1)
@@ -375,16 +415,19 @@ class _CrossEntropy(torch.autograd.Function):
                 g = scores.scatter_add_(1, t[:, None], -w[:, None].to(scores.dtype)).to(hidden.dtype)
             if d_hidden is not None and d_output is not None:
                 torch.mm(g, matrix, out=d_hidden[i : i + step])
-                d_output += g.T @ h
+                d_output += (
+                    _tall_product(g, h) if g.dtype == torch.bfloat16 and native is not None else g.T @ h
+                )
         ctx.mark_non_differentiable(nats)
         ctx.save_for_backward(d_hidden, d_output)
         ctx.output_dtype = output.dtype
         return (nats * weights).sum(), nats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         d_hidden, d_output = ctx.saved_tensors
-        return d_hidden * grads[0].to(d_hidden.dtype), (d_output * grads[0]).to(ctx.output_dtype), None, None
+        factor = float(grads[0])  # as a number: a bfloat16 tensor times it is computed in float32
+        return d_hidden * factor, (d_output * factor).to(ctx.output_dtype), None, None, None
 
 
 def _kernels() -> Any:
@@ -425,9 +468,14 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         g = grads[0]
         flat_g, flat_x = g.reshape(-1, g.shape[-1]).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
-        smaller_is_x = flat_x.shape[1] <= flat_g.shape[1]
-        d_weight = (_turned(flat_x) @ flat_g).T if smaller_is_x else _turned(flat_g) @ flat_x
-        return g @ weight, d_weight
+        return g @ weight, _tall_product(flat_g, flat_x)
+
+
+def _tall_product(g: Tensor, x: Tensor) -> Tensor:
+    """Returns g^T x for two tall bfloat16 matrices, contiguous."""
+    if x.shape[1] <= g.shape[1]:
+        return _turned(_turned(x) @ g)
+    return _turned(g) @ x
 
 
 def _turned(x: Tensor) -> Tensor:

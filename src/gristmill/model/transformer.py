@@ -79,7 +79,9 @@ class Transformer(nn.Module):
             x = x + self.ngrams(tokens, positions, dropout_seed)
         if self.positions is not None:
             x = x + self.positions(positions)
-        x = x.to(self.compute_dtype)  # the sums above, and their gradients, are better off in the tables' precision
+        x = x.to(
+            self.compute_dtype
+        )  # the sums above, and their gradients, are better off in the tables' precision
         rotation = None if self._rotary is None else self._rotary(int(positions.max()) + 1, x.device)
         dropout = Dropout(self.dropout if self.training else 0.0, dropout_seed)
         x = dropout(None, x)
@@ -101,14 +103,15 @@ class Transformer(nn.Module):
     @property
     def compute_dtype(self) -> torch.dtype:
         """The storage type of the matrices, and so of the activations; embeddings and norms may be wider."""
-        dtype: torch.dtype = self.blocks[0].attention.out.weight.dtype  # type: ignore[union-attr]
-        return dtype
+        return next(p.dtype for name, p in self.blocks.named_parameters() if name.endswith("out.weight"))
 
     def fused_matrices(self) -> dict[str, list[int]]:
         """Returns the rows of each matrix in the parameters that hold several, one below the other."""
         c, fused = self.config, {}
         for i in range(c.layers):
-            fused[f"blocks.{i}.attention.qkv.weight"] = [n * c.head_size for n in (c.heads, c.kv_heads, c.kv_heads)]
+            fused[f"blocks.{i}.attention.qkv.weight"] = [
+                n * c.head_size for n in (c.heads, c.kv_heads, c.kv_heads)
+            ]
             if c.activation == "swiglu":
                 fused[f"blocks.{i}.feed_forward.up.weight"] = [c.feed_forward, c.feed_forward]
         return fused
@@ -129,7 +132,11 @@ class Transformer(nn.Module):
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.startswith(("embedding", "positions", "ngrams")):
-                parameter.normal_(0.0, 0.02 if name.startswith("positions") else 1 / math.sqrt(self.config.width), generator=generator)
+                parameter.normal_(
+                    0.0,
+                    0.02 if name.startswith("positions") else 1 / math.sqrt(self.config.width),
+                    generator=generator,
+                )
             elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
                 parameter.zero_()
             else:
@@ -158,7 +165,9 @@ class Dropout:
         if self.rate == 0.0:
             return branch if x is None else x + branch
         self.uses += 1
-        return ops.dropout_add(torch.zeros_like(branch) if x is None else x, branch, self.rate, self.seed + self.uses)
+        return ops.dropout_add(
+            torch.zeros_like(branch) if x is None else x, branch, self.rate, self.seed + self.uses
+        )
 
 
 @final
@@ -172,7 +181,9 @@ class Block(nn.Module):
         self.feed_forward_norm = make_norm(config, config.width)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Float[Tensor, "B T D"], context: Context, cache: KeysValues | None) -> Float[Tensor, "B T D"]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: KeysValues | None
+    ) -> Float[Tensor, "B T D"]:
         """Returns the stream after this block."""
         x = context.dropout(x, self.attention(self.attention_norm(x), context, cache))
         return context.dropout(x, self.feed_forward(self.feed_forward_norm(x)))
@@ -195,7 +206,9 @@ class Attention(nn.Module):
         self.query_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
 
-    def forward(self, x: Float[Tensor, "B T D"], context: Context, cache: KeysValues | None) -> Float[Tensor, "B T D"]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: KeysValues | None
+    ) -> Float[Tensor, "B T D"]:
         """Returns what each position gathers from those that it may see."""
         gains = None
         if self.query_norm is not None and self.key_norm is not None:
@@ -258,7 +271,9 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Returns x normalised over its last axis, stored as x is."""
-        return F.layer_norm(x.float(), x.shape[-1:], self.weight.float(), self.bias.float(), self.epsilon).to(x.dtype)
+        return F.layer_norm(x.float(), x.shape[-1:], self.weight.float(), self.bias.float(), self.epsilon).to(
+            x.dtype
+        )
 
 
 class Rotary:
@@ -269,7 +284,9 @@ class Rotary:
         self._frequencies = 1.0 / (config.rotary_base**exponents)
         self._tables: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, length: int, device: torch.device) -> tuple[Float[Tensor, "P K2"], Float[Tensor, "P K2"]]:
+    def __call__(
+        self, length: int, device: torch.device
+    ) -> tuple[Float[Tensor, "P K2"], Float[Tensor, "P K2"]]:
         """Returns two tables with a row for each position below `length` (or more) and a column for each pair."""
         if self._tables is None or len(self._tables[0]) < length or self._tables[0].device != device:
             # float32 whatever the weights are: in bfloat16 positions beyond 256 are no longer distinct
@@ -281,7 +298,9 @@ class Rotary:
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
     """Returns the norm that the config names."""
-    return RMSNorm(size, config.norm_epsilon) if config.norm == "rms" else LayerNorm(size, config.norm_epsilon)
+    return (
+        RMSNorm(size, config.norm_epsilon) if config.norm == "rms" else LayerNorm(size, config.norm_epsilon)
+    )
 
 
 def attention_mask(segments: Int[Tensor, "B T"], visibility: Visibility) -> Bool[Tensor, "B 1 T T"] | None:

@@ -6,10 +6,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from gristmill.batch import Batch, Loss
+from gristmill.batch import Batch, Loss, Visibility
 from gristmill.model import ops
 from gristmill.model.transformer import Transformer, attention_mask, segment_positions, segment_starts
-from gristmill.batch import Visibility
 from gristmill.rows import Rows
 
 __all__ = ["Objective", "TokenObjective", "hidden_states"]
@@ -50,8 +49,12 @@ def hidden_states(model: Transformer, batch: Batch, dropout_seed: int = 0) -> to
     """Returns the hidden states (B, T, D) of a batch's tokens under its visibility."""
     one_segment = bool((batch.segments == 1).all())
     positions = None if one_segment else segment_positions(batch.segments)
-    if batch.visibility is Visibility.CAUSAL:
-        starts = None if one_segment else segment_starts(batch.segments)
-        return model(batch.tokens, starts=starts, positions=positions, dropout_seed=dropout_seed)
-    mask = attention_mask(batch.segments, batch.visibility)
-    return model(batch.tokens, mask=mask, positions=positions, dropout_seed=dropout_seed)
+    starts = mask = None
+    if batch.visibility is not Visibility.CAUSAL:
+        mask = attention_mask(batch.segments, batch.visibility)
+    elif not one_segment:
+        starts = segment_starts(batch.segments)
+    hidden: torch.Tensor = model(
+        batch.tokens, mask=mask, starts=starts, positions=positions, dropout_seed=dropout_seed
+    )
+    return hidden

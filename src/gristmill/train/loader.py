@@ -1,6 +1,7 @@
 """From packed rows to batches, off the training thread; where it stands is two numbers."""
 
 import dataclasses
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -38,12 +39,20 @@ class Loader:
     """Prepares each step while the one before it is computed. A context manager: it owns a thread."""
 
     def __init__(
-        self, store: TokenStore, objective: Objective, *, row_tokens: int, rows: int, micro_rows: int, seed: int
+        self,
+        store: TokenStore,
+        objective: Objective,
+        *,
+        row_tokens: int,
+        rows: int,
+        micro_rows: int,
+        seed: int,
     ) -> None:
         self.store, self.objective, self.row_tokens = store, objective, row_tokens
         self.rows, self.micro_rows, self.seed = rows, micro_rows, seed
         self._lengths = np.diff(store.offsets)
         self._plans: dict[int, Plan] = {}
+        self._planning = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._next: tuple[Cursor, int, Future[Step]] | None = None
 
@@ -64,11 +73,19 @@ class Loader:
 
     def plan(self, epoch: int) -> Plan:
         """Returns the rows of an epoch; the last two asked for are kept."""
+        with self._planning:  # asked from the training thread too
+            return self._planned(epoch)
+
+    def _planned(self, epoch: int) -> Plan:
         if epoch not in self._plans:
             while len(self._plans) > 1:
                 self._plans.pop(min(self._plans))
             self._plans[epoch] = plan_epoch(
-                self._lengths, self.row_tokens, seed=self.seed, epoch=epoch, lookahead=self.objective.lookahead
+                self._lengths,
+                self.row_tokens,
+                seed=self.seed,
+                epoch=epoch,
+                lookahead=self.objective.lookahead,
             )
         return self._plans[epoch]
 

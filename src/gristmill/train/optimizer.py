@@ -34,7 +34,9 @@ class OptimizerSettings(abc.ABC):
     """Abstract. The settings of an optimizer, which builds the rules for a model's parameters."""
 
     @abc.abstractmethod
-    def rules(self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]) -> list[Rule]:
+    def rules(
+        self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]
+    ) -> list[Rule]:
         """Returns the rules that together cover every master.
 
         Args:
@@ -54,7 +56,8 @@ class Optimizer:
     def __init__(self, model: Transformer, settings: OptimizerSettings) -> None:
         self.parameters = dict(model.named_parameters())
         self.masters = {
-            name: p.detach() if p.dtype == torch.float32 else p.detach().float() for name, p in self.parameters.items()
+            name: p.detach() if p.dtype == torch.float32 else p.detach().float()
+            for name, p in self.parameters.items()
         }
         self.rules = settings.rules(self.masters, width=model.config.width, fused=model.fused_matrices())
         self.steps = 0
@@ -95,11 +98,18 @@ class AdamRule(Rule):
     """AdamW with decoupled weight decay on the names that ask for it."""
 
     def __init__(
-        self, masters: Mapping[str, Tensor], *, learning_rate: float, betas: tuple[float, float], weight_decay: float
+        self,
+        masters: Mapping[str, Tensor],
+        *,
+        learning_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
     ) -> None:
         self.masters = dict(masters)
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
-        self.state = {f"{kind}.{n}": torch.zeros_like(m) for n, m in masters.items() for kind in ("mean", "square")}
+        self.state = {
+            f"{kind}.{n}": torch.zeros_like(m) for n, m in masters.items() for kind in ("mean", "square")
+        }
 
     def step(self, gradients: Mapping[str, Tensor], scale: float, step: int) -> None:
         """Updates every master."""
@@ -161,17 +171,23 @@ class MuonRule(Rule):
             for rows in fused.get(name, [len(master)]):
                 transposed = rows < master.shape[1]
                 shape = (master.shape[1], rows) if transposed else (rows, master.shape[1])
-                self.groups.setdefault("x".join(map(str, shape)), []).append(_Piece(name, at, at + rows, transposed))
+                self.groups.setdefault("x".join(map(str, shape)), []).append(
+                    _Piece(name, at, at + rows, transposed)
+                )
                 at += rows
         self.state = {
-            f"momentum.{shape}": torch.stack([torch.zeros_like(p.of(self.masters[p.name])) for p in pieces]).contiguous()
+            f"momentum.{shape}": torch.stack(
+                [torch.zeros_like(p.of(self.masters[p.name])) for p in pieces]
+            ).contiguous()
             for shape, pieces in self.groups.items()
         }
 
     def step(self, gradients: Mapping[str, Tensor], scale: float, step: int) -> None:
         """Updates every matrix."""
         rate = self.learning_rate * scale
-        momentum = min(self.momentum, 0.85 + (self.momentum - 0.85) * step / 300)  # Jordan's warm-up of the momentum
+        momentum = min(
+            self.momentum, 0.85 + (self.momentum - 0.85) * step / 300
+        )  # Jordan's warm-up of the momentum
         for shape, pieces in self.groups.items():
             g = torch.stack([p.of(gradients[p.name]) for p in pieces]).float()
             buffer = self.state[f"momentum.{shape}"]
@@ -202,7 +218,9 @@ class RowRule(Rule):
             rows, values, squares = gradient.indices()[0], gradient.values(), self.state[f"square.{name}"]
             total = squares[rows].addcmul_(values, values)
             squares[rows] = total
-            master[rows] = master[rows].addcdiv_(values, total.sqrt_().add_(1e-10), value=-self.learning_rate * scale)
+            master[rows] = master[rows].addcdiv_(
+                values, total.sqrt_().add_(1e-10), value=-self.learning_rate * scale
+            )
 
 
 # Coefficients of the quintic iterations of the Polar Express (Amsel et al. 2025, arXiv:2505.16932, section 3)
@@ -223,7 +241,9 @@ def orthogonalise(g: Tensor, iterations: int) -> Tensor:
     x = g.bfloat16()
     x = x / (torch.linalg.vector_norm(x.float(), dim=(-2, -1), keepdim=True) * 1.01 + 1e-7).bfloat16()
     for i, (a, b, c) in enumerate(_POLAR[:iterations]):
-        if i < iterations - 1:  # the paper's safety against rounding: singular values just above 1 would diverge
+        if (
+            i < iterations - 1
+        ):  # the paper's safety against rounding: singular values just above 1 would diverge
             a, b, c = a / 1.01, b / 1.01**3, c / 1.01**5
         s = torch.bmm(x.mT, x)
         s = torch.baddbmm(s, s, s, beta=b, alpha=c)

@@ -94,7 +94,10 @@ class Plan:
             rise = next((knot for knot in self.knots if knot[1] == 1.0), self.knots[-1])
             fall = max(step, rise[0], steps - max(1, round(cooldown * steps)))
             ahead = [rise] if rise[0] > step else []
-            return Plan([*past, *ahead, *([(fall, 1.0)] if fall > rise[0] else []), (max(steps, fall + 1), final)], fall)
+            return Plan(
+                [*past, *ahead, *([(fall, 1.0)] if fall > rise[0] else []), (max(steps, fall + 1), final)],
+                fall,
+            )
         past = [knot for knot in past if knot[0] < step]
         return Plan([*past, (step, self._at(float(step))), (steps, final)], self.cooldown_from)
 

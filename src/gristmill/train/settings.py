@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Interval
 from gristmill.config import Part
 from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
+from gristmill.model.count import activation_bytes_per_token
 from gristmill.objectives.base import Objective
 from gristmill.objectives.causal import Causal
 from gristmill.train.optimizer import OptimizerSettings
@@ -15,6 +16,9 @@ from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import parse_budget
 
 __all__ = ["PretrainSettings", "resolve_batch"]
+
+ACTIVATION_BYTES = 600_000_000
+"""What the activations of a micro-batch may take; beyond a few thousand tokens larger ones are hardly faster."""
 
 Positive = Annotated[int, Gt(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -34,7 +38,9 @@ class PretrainSettings:
     """Tokens in an optimizer step; by default derived from the size of the model."""
     micro_batch_tokens: Positive | None = None
     """Tokens that are in memory at a time; gradients of several micro-batches are summed."""
-    optimizer: Annotated[OptimizerSettings, Part("train.optimizers")] = dataclasses.field(default_factory=Muon)
+    optimizer: Annotated[OptimizerSettings, Part("train.optimizers")] = dataclasses.field(
+        default_factory=Muon
+    )
     """How gradients become updates: "muon", or "adamw"."""
     warmup: Share = 0.02
     """Share of the steps in which the learning rate rises."""
@@ -80,7 +86,8 @@ def resolve_batch(settings: PretrainSettings, config: ModelConfig) -> tuple[int,
     """
     tokens = settings.batch_tokens or 4096 * max(1, config.width // 256)
     rows = max(1, round(tokens / settings.row_tokens))
-    micro_tokens = settings.micro_batch_tokens or max(4096, settings.row_tokens)
+    fits = ACTIVATION_BYTES // activation_bytes_per_token(config, bfloat16=True)
+    micro_tokens = settings.micro_batch_tokens or min(8192, fits)
     micro = max(1, min(rows, micro_tokens // settings.row_tokens))
     while rows % micro:
         micro -= 1

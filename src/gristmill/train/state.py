@@ -5,7 +5,6 @@ hash of its tensors. What was being written when the process died has no such na
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +14,16 @@ import safetensors.torch
 from torch import Tensor
 
 from gristmill.artifact import disk_errors, hash_file, write_json
+from gristmill.model.checkpoint import write_tensors
 
-__all__ = ["drop_checkpoints", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["newest_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 KEPT = 2
 
 
-def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+def write_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> Path:
     """Writes a checkpoint; the one before it is kept until the next, older ones are removed."""
     target = folder / f"step-{step:08d}"
     temporary = folder / f".{target.name}.tmp"
@@ -29,9 +31,7 @@ def write_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensor], fac
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         file = temporary / "state.safetensors"
-        safetensors.torch.save_file({n: t.contiguous().cpu() for n, t in tensors.items()}, file)
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
+        write_tensors({n: t.contiguous().cpu() for n, t in tensors.items()}, file)
         write_json(temporary / "state.json", {**facts, "step": step, "sha256": hash_file(file)})
         if target.exists():
             shutil.rmtree(target)  # the same step again, after a resume
@@ -45,7 +45,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, list[Path]]:
     """Returns the newest whole checkpoint, and those newer ones that turned out damaged."""
     for temporary in folder.glob(".*.tmp"):
         shutil.rmtree(temporary, ignore_errors=True)
-    damaged = []
+    damaged: list[Path] = []
     for path in reversed(_checkpoints(folder)):
         try:
             facts = json.loads((path / "state.json").read_text())
@@ -61,11 +61,6 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors and the facts of a checkpoint that `newest_checkpoint` found whole."""
     facts: dict[str, Any] = json.loads((path / "state.json").read_text())
     return safetensors.torch.load_file(path / "state.safetensors"), facts
-
-
-def drop_checkpoints(folder: Path) -> None:
-    """Removes all checkpoints: the run is done, and its weights are saved."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

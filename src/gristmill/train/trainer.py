@@ -6,31 +6,31 @@ ends in the same bytes. What depends on the clock (how many steps fit into a bud
 faster) is decided once, written down before it is used, and read back.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from gristmill.artifact import disk_errors, write_json, write_text
+from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
-from gristmill.model.checkpoint import save_model
+from gristmill.model.checkpoint import read_tensors, save_model, write_tensors
 from gristmill.model.config import ModelConfig
 from gristmill.model.count import training_flops_per_token
 from gristmill.model.native import kernels
 from gristmill.model.transformer import Transformer
 from gristmill.rng import derive
 from gristmill.train import state
-from gristmill.train.hardware import Peak, matmul_peak, median_seconds, peak_memory_bytes
+from gristmill.train.hardware import Peak, keep_memory, matmul_peak, median_seconds, peak_memory_bytes
 from gristmill.train.loader import Cursor, Loader, Step
 from gristmill.train.optimizer import Optimizer
 from gristmill.train.schedule import Budget, Plan, parse_budget
@@ -38,6 +38,9 @@ from gristmill.train.settings import PretrainSettings, resolve_batch
 from gristmill.train.validate import DocumentScores, score_documents
 
 __all__ = ["Hook", "Progress", "Trained", "Trainer", "pick_device"]
+
+VALIDATION_SHARE = 0.1
+"""Of a budget of wall time, what validations may take."""
 
 REFIT_SHARE = 0.02
 """A wall-time plan is corrected when the projected end is off by more than this share of the budget."""
@@ -82,7 +85,7 @@ class Trained:
 class Trainer:
     """Trains one model in one directory, resuming what is there."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all named
         self,
         *,
         directory: Path,
@@ -101,17 +104,20 @@ class Trainer:
         self.device = pick_device(settings.device)
         if model_config.kind not in settings.objective.kinds:
             raise InputError(
-                f'the objective trains {", ".join(sorted(settings.objective.kinds))} models, but the model is a '
+                f"the objective trains {', '.join(sorted(settings.objective.kinds))} models, but the model is a "
                 f"{model_config.kind}"
             )
         self.rows, self.micro_rows = resolve_batch(settings, model_config)
         self.budget = parse_budget(settings.budget)
-        self.checkpoints = directory / "checkpoints"
+        self.scratch = directory / SCRATCH
+        self.checkpoints = self.scratch / "checkpoints"
         self.curve = directory / "curve.jsonl"
+        self.step = 0
 
     def run(self) -> Trained:
         """Trains to the end of the budget and leaves weights, config and curve in the directory."""
         torch.set_num_threads(self.settings.threads or _cores())
+        keep_memory()
         self._began = time.perf_counter()
         self._earlier_seconds = 0.0
         self.loader = Loader(
@@ -122,10 +128,12 @@ class Trainer:
             micro_rows=self.micro_rows,
             seed=self.seed,
         )
-        with self.loader:
+        with self.loader, _memory_errors():
             self._prepare()
             while self.step < self.plan.steps:
                 self._one_step()
+            if not self._is_saved:
+                self.save_checkpoint()  # until the artifact stands, this is what the run goes on from
             return self._finish()
 
     # --- beginning --------------------------------------------------------------------------------------------------
@@ -140,17 +148,24 @@ class Trainer:
         self.model = self._new_model(self.dtype)
         self.optimizer = Optimizer(self.model, self.settings.optimizer)
         self.average = (
-            {name: master.clone() for name, master in self.optimizer.masters.items()} if self.settings.average else None
+            {name: master.clone() for name, master in self.optimizer.masters.items()}
+            if self.settings.average
+            else None
         )
         self.step, self.tokens, self.cursor = 0, 0, Cursor(0, 0)
-        self.best: dict[str, float] | None = None
+        self.best: dict[str, Any] | None = None
+        self._last_scores: DocumentScores | None = None
+        self._best_before: str | None = None
+        self._is_saved = False
         self.resumed = 0
+        self._seconds_per_step = self.decisions["seconds_per_step"]
+        self._validation_seconds = self.decisions["validation_seconds"]
+        self._followed_until = self._last_noted_step()
         if found is not None:
             self._restore(found)
         self.plan = self._plan_from(self.decisions) or self._first_plan()
         self._trim_curve()
-        self._checkpointed_at = self._step_timed_at = time.perf_counter()
-        self._seconds_per_step = self.decisions["seconds_per_step"]
+        self._checkpointed_at = time.perf_counter()
         self._flops_per_token = training_flops_per_token(self.config, self.settings.row_tokens)
 
     def _decide(self) -> dict[str, Any]:
@@ -175,10 +190,26 @@ class Trainer:
             "seconds_per_step": seconds,
             "peak_flops": dataclasses.asdict(peak),
             "threads": torch.get_num_threads(),
+            "validations": self.settings.validations,
+            "validation_seconds": 0.0,
             "plans": [],
         }
+        if self.budget.unit == "seconds":
+            decisions |= self._choose_validations(getattr(torch, precision))
         write_json(path, decisions)
         return decisions
+
+    def _choose_validations(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Times one validation; of a budget of wall time, validations take a tenth at most."""
+        started = time.perf_counter()
+        self._score(self._new_model(dtype))
+        seconds = time.perf_counter() - started
+        affordable = max(1, math.floor(VALIDATION_SHARE * self.budget.amount / seconds))
+        if affordable < self.settings.validations:
+            self.say(
+                f"a validation takes {seconds:.1f} s: there will be {affordable}, not {self.settings.validations}"
+            )
+        return {"validations": min(affordable, self.settings.validations), "validation_seconds": seconds}
 
     def _choose_precision(self, peak: Peak) -> tuple[str, str, float]:
         """Times the gradient of a micro-batch in each precision that the settings allow; the faster one is it."""
@@ -197,11 +228,18 @@ class Trainer:
             del model
         best = min(seconds, key=lambda name: seconds[name])
         if len(seconds) == 1:
-            reason = "as the recipe says" if wanted != "auto" else "bfloat16 products are no faster on this machine"
+            reason = (
+                "as the recipe says"
+                if wanted != "auto"
+                else "bfloat16 products are no faster on this machine"
+            )
             if self.device.type == "cuda" and wanted == "auto":
                 reason = "what this GPU is made for"
         else:
-            reason = ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items()) + " for a step, measured"
+            reason = (
+                ", ".join(f"{name} {1000 * s:.0f} ms" for name, s in seconds.items())
+                + " for a step, measured"
+            )
         return best, reason, seconds[best]
 
     def _new_model(self, dtype: torch.dtype) -> Transformer:
@@ -210,7 +248,9 @@ class Trainer:
         model.to(self.device)
         for name, parameter in model.named_parameters():
             if name.startswith("blocks.") and parameter.dim() == 2:
-                parameter.data = parameter.data.to(dtype)  # tables and gains stay float32: they are cheap, and sums
+                parameter.data = parameter.data.to(
+                    dtype
+                )  # tables and gains stay float32: they are cheap, and sums
         return model.train()
 
     def _restore(self, path: Path) -> None:
@@ -221,8 +261,13 @@ class Trainer:
                 tensor.copy_(tensors[f"average.{name}"])
         self.step, self.tokens = facts["step"], facts["tokens"]
         self.cursor = Cursor(**facts["cursor"])
-        self.best, self.resumed = facts["best"], facts["resumed"] + 1
+        self.best, self.resumed, self._is_saved = facts["best"], facts["resumed"] + 1, True
+        if self.best is not None and not self._is_whole(self.best):
+            self.say(f"the best weights, of step {self.best['step']:,}, are damaged and are not used")
+            self.best = None
         self._earlier_seconds = facts["elapsed_seconds"]
+        self._seconds_per_step = facts["seconds_per_step"]
+        self._validation_seconds = facts["validation_seconds"]
         self.say(f"resuming at step {self.step:,}")
 
     # --- the plan -------------------------------------------------------------------------------------------------
@@ -251,13 +296,25 @@ class Trainer:
             steps = budget.amount / tokens_per_step
         elif budget.unit == "epochs":
             whole = math.ceil(budget.amount)
-            rows = [self.loader.plan(epoch).rows for epoch in range(whole)] if whole <= 64 else [self.loader.plan(0).rows] * whole
+            rows = (
+                [self.loader.plan(epoch).rows for epoch in range(whole)]
+                if whole <= 64
+                else [self.loader.plan(0).rows] * whole
+            )
             steps = (sum(rows) - (whole - budget.amount) * rows[-1]) / self.rows
         else:
-            spent = self._elapsed()
-            reserve = self.decisions.get("validation_seconds", 0.0)
-            steps = (budget.amount - spent - reserve) / self.decisions["seconds_per_step"]
+            steps = self._steps_until(budget.amount)
         return max(2, math.ceil(steps))
+
+    def _steps_until(self, seconds: float) -> float:
+        """Steps in all, those done included, that end at this time: validations take their share."""
+        left = seconds - self._elapsed()
+        validations: int = self.decisions["validations"]
+        total: float = self.step + left / self._seconds_per_step
+        for _ in range(5):  # how many validations lie ahead depends on the total, which depends on them
+            ahead = validations * (1 - self.step / max(total, self.step + 1))
+            total = self.step + max(0.0, left - ahead * self._validation_seconds) / self._seconds_per_step
+        return total
 
     def _write_plan(self, plan: Plan) -> None:
         self.decisions["plans"].append({"from_step": self.step, "plan": plan.to_json()})
@@ -271,20 +328,20 @@ class Trainer:
         if written:  # decided by the run that this one resumes
             self.plan = Plan.from_json(written[-1]["plan"])
             return
-        if any(entry["from_step"] > self.step for entry in self.decisions["plans"]):
-            return
-        left = self.budget.amount - self._elapsed() - self._validations_left() * self._validation_seconds
-        ahead = left / self._seconds_per_step
-        if abs(ahead - (self.plan.steps - self.step)) * self._seconds_per_step > REFIT_SHARE * self.budget.amount or (
-            ahead < self.plan.steps - self.step and self.plan.steps - self.step < 0.05 * self.plan.steps
-        ):
-            self.plan = self.plan.refit(self.step, self.step + max(1, math.floor(ahead)), cooldown=self.settings.cooldown)
+        if self.step <= self._followed_until:
+            return  # a run that died came by here and changed nothing
+        total = self._steps_until(self.budget.amount)
+        error = abs(total - self.plan.steps) * self._seconds_per_step
+        if error > REFIT_SHARE * self.budget.amount or error > 0.2 * (self.budget.amount - self._elapsed()):
+            self.plan = self.plan.refit(
+                self.step, max(self.step + 1, round(total)), cooldown=self.settings.cooldown
+            )
             self._write_plan(self.plan)
 
     # --- a step ---------------------------------------------------------------------------------------------------
 
     def _one_step(self) -> None:
-        if self.step % 10 == 0:
+        if self.step % 10 == 0 or self._seconds_per_step > REFIT_SHARE / 2 * self.budget.amount:
             self._refit()
         started = time.perf_counter()
         step = self.loader.step(self.cursor, self.step)
@@ -295,13 +352,17 @@ class Trainer:
         scale = self.plan.scale(self.step)
         self.optimizer.step(gradients, scale)
         self.step, self.tokens, self.cursor = self.step + 1, self.tokens + step.tokens, step.after
+        self._is_saved = False
         if self.average is not None:
             self._update_average()
         spent = time.perf_counter() - started
         self._seconds_per_step += (spent - self._seconds_per_step) / min(20, max(2, self.step))
         validation = self._validate() if self._is_validation_due() else None
         self._note(loss, scale, step.tokens / spent, validation)
-        if time.perf_counter() - self._checkpointed_at > self.settings.checkpoint_seconds and self.step < self.plan.steps:
+        if (
+            time.perf_counter() - self._checkpointed_at > self.settings.checkpoint_seconds
+            and self.step < self.plan.steps
+        ):
             self.save_checkpoint()
 
     def _gradients(self, model: Transformer, step: Step) -> tuple[dict[str, Tensor], float]:
@@ -310,9 +371,9 @@ class Trainer:
         total = 0.0
         sums: dict[str, Tensor] = {}
         for micro, batch in enumerate(step.batches):
-            dropout_seed = derive(self.seed, "dropout", self.step if hasattr(self, "step") else 0, micro)
+            dropout_seed = derive(self.seed, "dropout", self.step, micro)
             loss = self.settings.objective.loss(model, batch.to(self.device), dropout_seed)
-            (loss.total_nats / weight).backward()  # type: ignore[no-untyped-call]
+            (loss.total_nats / weight).backward()
             total += float(loss.total_nats.detach())
             for name, parameter in model.named_parameters():
                 if parameter.grad is None:
@@ -320,7 +381,9 @@ class Trainer:
                 if len(step.batches) == 1:
                     sums[name] = parameter.grad
                 elif name in sums:
-                    sums[name] += parameter.grad  # in float32: many small sums in bfloat16 would lose the small ones
+                    sums[name] += (
+                        parameter.grad
+                    )  # in float32: many small sums in bfloat16 would lose the small ones
                 else:
                     sums[name] = parameter.grad.float()
                 parameter.grad = None
@@ -331,45 +394,63 @@ class Trainer:
         assert self.average is not None
         decay = min(self.settings.average, (1 + self.step) / (10 + self.step))
         names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [self.optimizer.masters[n] for n in names], 1 - decay)
+        torch._foreach_lerp_(
+            [self.average[n] for n in names], [self.optimizer.masters[n] for n in names], 1 - decay
+        )
 
     def _not_finite(self, loss: float, norm: float, step: Step) -> RunError:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
         shown = ", ".join(step.documents[:5]) + (", …" if len(step.documents) > 5 else "")
         last, _ = state.newest_checkpoint(self.checkpoints)
-        kept = f"the checkpoint of step {int(last.name[5:]):,} stands" if last else "there is no checkpoint yet"
+        kept = (
+            f"the checkpoint of step {int(last.name[5:]):,} stands" if last else "there is no checkpoint yet"
+        )
         return RunError(
             f"{what} at step {self.step + 1:,}; the batch held the documents {shown}; {kept}",
-            "lower the optimizer's learning_rate, raise warmup, or set pretrain.precision = \"float32\"; "
+            'lower the optimizer\'s learning_rate, raise warmup, or set pretrain.precision = "float32"; '
             "`gristmill corpus show … --document ID` shows a document",
         )
 
     # --- validation, notes, checkpoints -------------------------------------------------------------------------
 
-    _validation_seconds = 0.0
-
     def _is_validation_due(self) -> bool:
         if self.step >= self.plan.steps:
             return True
-        every = self.plan.steps / self.settings.validations
+        validations: int = self.decisions["validations"]
+        every = self.plan.steps / validations
         return math.floor(self.step / every) > math.floor((self.step - 1) / every)
 
     def _validations_left(self) -> int:
-        return self.settings.validations - math.floor(self.step * self.settings.validations / self.plan.steps)
+        validations: int = self.decisions["validations"]
+        return validations - math.floor(self.step * validations / self.plan.steps)
 
     @torch.no_grad()
     def _validate(self) -> DocumentScores:
         started = time.perf_counter()
         with self._averaged():
-            scores = score_documents(
-                self.model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
+            scores = self._score(self.model)
+        if not math.isfinite(scores.nats_per_token):
+            raise RunError(
+                f"the validation loss is {scores.nats_per_token} after step {self.step:,}",
+                "lower the optimizer's learning_rate, or raise warmup",
             )
         if self.best is None or scores.nats_per_token < self.best["nats_per_token"]:
-            self.best = {"step": self.step, "nats_per_token": scores.nats_per_token}
-            self._save_weights(self.directory / "best.safetensors")
+            name = f"best-{self.step:08d}.safetensors"
+            self._save_weights(self.scratch / name)
+            self.best = {
+                "step": self.step,
+                "nats_per_token": scores.nats_per_token,
+                "file": name,
+                "sha256": hash_file(self.scratch / name),
+            }
         self._validation_seconds = time.perf_counter() - started
         self._last_scores = scores
         return scores
+
+    def _score(self, model: Transformer) -> DocumentScores:
+        return score_documents(
+            model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
+        )
 
     def _averaged(self) -> "_Averaged":
         return _Averaged(self.optimizer, self.average)
@@ -380,11 +461,17 @@ class Trainer:
     def _save_weights(self, path: Path) -> None:
         temporary = path.with_name(f".{path.name}.tmp")
         with disk_errors(path):
-            tensors = {name: tensor.cpu().contiguous() for name, tensor in self._weights().items()}
-            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+            path.parent.mkdir(exist_ok=True)
+            write_tensors({n: t.cpu().contiguous() for n, t in self._weights().items()}, temporary)
             temporary.replace(path)
 
-    def _note(self, loss: float, scale: float, tokens_per_second: float, validation: DocumentScores | None) -> None:
+    def _is_whole(self, best: dict[str, Any]) -> bool:
+        path = self.scratch / best["file"]
+        return path.is_file() and hash_file(path) == best["sha256"]
+
+    def _note(
+        self, loss: float, scale: float, tokens_per_second: float, validation: DocumentScores | None
+    ) -> None:
         progress = Progress(
             step=self.step,
             steps=self.plan.steps,
@@ -426,10 +513,29 @@ class Trainer:
             "best": self.best,
             "resumed": self.resumed,
             "elapsed_seconds": self._elapsed(),
+            "seconds_per_step": self._seconds_per_step,
+            "validation_seconds": self._validation_seconds,
         }
         path = state.write_checkpoint(self.checkpoints, self.step, tensors, facts)
-        self._checkpointed_at = time.perf_counter()
+        best = None if self.best is None else self.best["file"]
+        for old in self.scratch.glob(
+            "best-*.safetensors"
+        ):  # what this checkpoint and the one before name is kept
+            if old.name not in (best, self._best_before):
+                old.unlink()
+        self._best_before = best
+        self._checkpointed_at, self._is_saved = time.perf_counter(), True
         return path
+
+    def _last_noted_step(self) -> int:
+        """The last step that this run, or one that died, has noted in the curve."""
+        lines = self.curve.read_text().splitlines() if self.curve.is_file() else []
+        for line in reversed(lines):
+            try:
+                return int(json.loads(line)["step"])
+            except (ValueError, KeyError):
+                continue  # half a line
+        return -1
 
     def _trim_curve(self) -> None:
         """Forgets what was noted after the checkpoint: those steps are done again."""
@@ -447,29 +553,26 @@ class Trainer:
     # --- the end --------------------------------------------------------------------------------------------------
 
     def _finish(self) -> Trained:
-        last = self._last_scores
+        """Saves the best weights; what a resume needs stays until the artifact stands."""
+        if self._last_scores is None:  # resumed after the last step
+            with self._averaged():
+                self._last_scores = self._score(self.model)
         assert self.best is not None
-        best_is_last = self.best["step"] == self.step
-        scores = last
-        best_file = self.directory / "best.safetensors"
-        if best_is_last:
+        last = scores = self._last_scores
+        (self.directory / "last.safetensors").unlink(missing_ok=True)
+        if self.best["step"] == self.step:
             save_model(self.directory, self.config, self._weights())
         else:
-            save_model(self.directory, self.config, safetensors.torch.load_file(best_file))
             self._save_weights(self.directory / "last.safetensors")
-            with torch.no_grad():
-                tensors = safetensors.torch.load_file(best_file)
-                for name, master in self.optimizer.masters.items():
-                    master.copy_(tensors[name])
-                self.optimizer.refresh()
-            scores = score_documents(
-                self.model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
-            )
-        best_file.unlink(missing_ok=True)
-        state.drop_checkpoints(self.checkpoints)
+            tensors = read_tensors(self.scratch / self.best["file"])
+            save_model(self.directory, self.config, tensors)
+            with _Averaged(self.optimizer, tensors):
+                scores = self._score(self.model)
         elapsed = self._elapsed()
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
-        tables = sum(n for name, n in sizes.items() if name.startswith(("embedding", "positions", "ngrams", "output")))
+        tables = sum(
+            n for name, n in sizes.items() if name.startswith(("embedding", "positions", "ngrams", "output"))
+        )
         metrics = {
             "parameters": {
                 "total": sum(sizes.values()),
@@ -489,8 +592,12 @@ class Trainer:
             "precision": {"compute": self.decisions["precision"], "reason": self.decisions["reason"]},
             "kernels": "compiled" if kernels() is not None and self.device.type == "cpu" else "torch",
             "threads": self.decisions["threads"],
-            "batch": {"rows": self.rows, "micro_rows": self.micro_rows, "row_tokens": self.settings.row_tokens},
-            "best": self.best,
+            "batch": {
+                "rows": self.rows,
+                "micro_rows": self.micro_rows,
+                "row_tokens": self.settings.row_tokens,
+            },
+            "best": {"step": self.best["step"], "nats_per_token": self.best["nats_per_token"]},
             "last": {"step": self.step, "nats_per_token": last.nats_per_token},
             "resumed": self.resumed,
         }
@@ -536,6 +643,23 @@ def _clip(gradients: dict[str, Tensor], largest: float) -> float:
     return norm
 
 
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (
+            isinstance(error, MemoryError)
+            or "out of memory" in str(error)
+            or "can't allocate memory" in str(error)
+        ):
+            raise RunError(
+                "there is not enough memory for a training step",
+                "set pretrain.micro_batch_tokens lower, or model.depth; the last checkpoint stands",
+            ) from error
+        raise
+
+
 def pick_device(name: str) -> torch.device:
     """Returns the device that a recipe names; "auto" is a GPU where there is one.
 
@@ -545,7 +669,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError('the recipe asks for device = "cuda", and torch finds no GPU', 'set pretrain.device = "auto"')
+        raise InputError(
+            'the recipe asks for device = "cuda", and torch finds no GPU', 'set pretrain.device = "auto"'
+        )
     return torch.device(name)
 
 

@@ -55,7 +55,9 @@ def score_documents(
         rows = read_rows(store, plan, np.arange(first, min(first + rows_at_a_time, plan.rows)))
         batch = objective.prepare(rows, rng).to(device)
         hidden = hidden_states(model, batch).flatten(0, 1)
-        _, each = ops.cross_entropy(hidden, model.output_weight, batch.targets.flatten(), batch.weights.flatten())
+        _, each = ops.cross_entropy(
+            hidden, model.output_weight, batch.targets.flatten(), batch.weights.flatten()
+        )
         counts = ((batch.weights > 0) & (batch.targets != end_token)).flatten().cpu().numpy()
         which = _documents_of_positions(rows.segments, rows.documents)[counts]
         np.add.at(nats, which, each.double().cpu().numpy()[counts])

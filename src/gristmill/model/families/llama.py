@@ -2,4 +2,10 @@
 
 from gristmill.model.convert import llama_like
 
-EXPORT = llama_like(architecture="LlamaForCausalLM", model_type="llama", qk_norm=False, norm_epsilon=1e-5, rotary_base=10_000.0)
+EXPORT = llama_like(
+    architecture="LlamaForCausalLM",
+    model_type="llama",
+    qk_norm=False,
+    norm_epsilon=1e-5,
+    rotary_base=10_000.0,
+)

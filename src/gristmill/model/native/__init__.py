@@ -23,10 +23,17 @@ __all__ = ["Kernels", "kernels", "library"]
 SOURCE = Path(__file__).with_name("kernels.c")
 
 # -ffast-math without the assumption that nothing is infinite or NaN: a diverging loss has to be seen
-FLAGS = (
-    "-O3 -march=native -fno-math-errno -fno-trapping-math -fno-signed-zeros -fassociative-math -freciprocal-math "
-    "-fopenmp -fPIC"
-).split()
+FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+    "-freciprocal-math",
+    "-fopenmp",
+    "-fPIC",
+]
 WIDE_VECTORS = "-mprefer-vector-width=512"  # gcc and clang prefer 256 bits where a processor has 512
 
 
@@ -62,7 +69,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if os.environ.get("GRISTMILL_NATIVE") == "0" or platform.system() != "Linux" or compiler is None:
         return None
-    identity = source.read_text() + " ".join(FLAGS) + compiler + _cpu()
+    identity = source.read_text() + " ".join([*FLAGS, WIDE_VECTORS]) + compiler + _cpu()
     name = f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     for folder in _folders():
         target = folder / name
@@ -80,10 +87,20 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
     wide = [WIDE_VECTORS] if "avx512" in _cpu() else []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / "kernels.o"
-        subprocess.run([compiler, *FLAGS, *wide, "-c", str(source), "-o", str(built)], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [compiler, *FLAGS, *wide, "-c", str(source), "-o", str(built)],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
         # linked without -fopenmp: the symbols resolve to the OpenMP that torch has loaded; two would fight for cores
         shared = built.with_suffix(".so")
-        subprocess.run([compiler, "-shared", str(built), "-o", str(shared), "-lm"], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [compiler, "-shared", str(built), "-o", str(shared), "-lm"],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
         shared.replace(target)
 
 

@@ -21,7 +21,7 @@ static inline float store_f32(float v) { return v; }
 
 /* exp for x <= 88: 2^k times a polynomial (Cephes' coefficients), relative error below 3e-7; vectorises */
 static inline float fast_exp(float x) {
-    x = x < -87.f ? -87.f : x;
+    x = x < -87.f ? -87.f : x > 88.f ? 88.f : x;
     float k = floorf(x * 1.44269504f + 0.5f);
     float r = x - k * 0.693359375f + k * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -38,6 +38,8 @@ static inline uint32_t hash32(uint64_t seed, uint64_t i) {
     return (uint32_t)((z ^ (z >> 31)) >> 32);
 }
 
+#define MOST_HEAD_SIZE 1024 /* ops.py sends larger ones, and longer rows, another way */
+#define MOST_KEYS 2048
 #define PARTS 32  /* rows are summed in this many fixed parts: gradients of gains do not depend on the threads */
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -181,7 +183,7 @@ void NAME(split_heads_backward)(const TYPE *restrict dq, const TYPE *restrict dk
     long half = K / 2, S = H + 2 * G, n = B * T;
     PARALLEL
     for (long part = 0; part < PARTS; part++) {
-        float *gq = dwq + part * K, *gk = dwk + part * K, g[1024];
+        float *gq = dwq + part * K, *gk = dwk + part * K, g[MOST_HEAD_SIZE];
         memset(gq, 0, 4 * K); memset(gk, 0, 4 * K);
         for (long bt = part * n / PARTS; bt < (part + 1) * n / PARTS; bt++) {
             long b = bt / T, t = bt % T; const TYPE *row = qkv + bt * S * K; TYPE *out = dqkv + bt * S * K;
@@ -211,7 +213,7 @@ void NAME(split_heads_backward)(const TYPE *restrict dq, const TYPE *restrict dk
 void NAME(softmax)(TYPE *restrict scores, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first) {
     PARALLEL
     for (long row = 0; row < B * H * Q; row++) {
-        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *restrict a = scores + row * S; float e[16384];
+        long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *restrict a = scores + row * S; float e[MOST_KEYS];
         float top = NAME(largest)(a, lo, hi), sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp(LD(a[j]) - top); sum += e[j]; }
         sum = 1.f / sum;
         memset(a, 0, sizeof(TYPE) * lo); memset(a + hi, 0, sizeof(TYPE) * (S - hi));

@@ -25,11 +25,15 @@ class AdamW(OptimizerSettings):
     """Decoupled, on matrices and embeddings; not on gains and biases."""
     ngram_learning_rate: Annotated[float, Gt(0)] = 0.05
 
-    def rules(self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]) -> list[Rule]:
+    def rules(
+        self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]
+    ) -> list[Rule]:
         """Returns the rules for a model whose parameters have these names."""
         tables = {n: m for n, m in masters.items() if n.startswith("ngrams.")}
         rest = {n: m for n, m in masters.items() if n not in tables}
-        adam = AdamRule(rest, learning_rate=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        adam = AdamRule(
+            rest, learning_rate=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+        )
         return [adam, RowRule(tables, learning_rate=self.ngram_learning_rate)] if tables else [adam]
 
 

@@ -31,7 +31,9 @@ class Muon(OptimizerSettings):
     adam_betas: tuple[Share, Share] = (0.9, 0.95)
     ngram_learning_rate: Annotated[float, Gt(0)] = 0.05
 
-    def rules(self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]) -> list[Rule]:
+    def rules(
+        self, masters: Mapping[str, Tensor], *, width: int, fused: Mapping[str, Sequence[int]]
+    ) -> list[Rule]:
         """Returns the rules for a model whose parameters have these names."""
         tables = {n: m for n, m in masters.items() if n.startswith("ngrams.")}
         matrices = {n: m for n, m in masters.items() if n.startswith("blocks.") and m.dim() == 2}

@@ -1,0 +1,65 @@
+"""The documentation is what the code says, and what it tells people to type works."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from gristmill.cli._main import VERBS
+from gristmill.config import from_dict
+from gristmill.pipeline import Recipe
+from tests.conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+
+
+def test_generated_pages_are_up_to_date():
+    done = subprocess.run(
+        [sys.executable, "tools/make_docs.py", "--check"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + "\nhint: make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_every_recipe_and_verb_in_a_page_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        assert from_dict(Recipe, tomllib.loads(block))
+    for verb in re.findall(r"^(?:\| )?`?gristmill (\w+)", text, re.MULTILINE):
+        assert verb in VERBS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_every_recipe_is_valid(path):
+    assert from_dict(Recipe, tomllib.loads(path.read_text(encoding="utf-8"))).name == path.stem
+
+
+def test_readme_is_one_screen():
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_every_verb_begins_its_help_with_examples_and_names_the_next(capsys):
+    page = (REPOSITORY / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    for verb in VERBS:
+        section = page.split(f"## gristmill {verb}\n", 1)[1].split("\n## ", 1)[0]
+        assert section.count(f"gristmill {verb}") >= 2, verb
+        assert "Next:" in section, verb
+
+
+def test_help_answers_without_importing_a_stage():
+    code = (
+        "import sys\nfrom gristmill.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'tokenizers', 'pydantic', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
