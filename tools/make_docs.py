@@ -100,6 +100,9 @@ def recipe_page() -> str:
 
     def table(cls: type, path: str, title: str) -> None:
         lines.append(f"\n## {title}\n")
+        if not dataclasses.fields(cls):
+            lines.append("It has no settings.")
+            return
         lines.append("| key | default | meaning |\n| --- | --- | --- |")
         hints, docs, inner = typing.get_type_hints(cls, include_extras=True), field_docs(cls), []
         for field in dataclasses.fields(cls):
@@ -137,7 +140,8 @@ def recipe_page() -> str:
                     if plain is None
                     else f"`{json.dumps(plain, ensure_ascii=False)}`"
                 )
-            lines.append(f"| `{field.name}` | {shown} | {docs.get(field.name, '')} |".replace("|`", "| `"))
+            cells = [f"`{field.name}`", shown, docs.get(field.name, "")]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         for entry in inner:
             name = f' with `name = "{entry[2]}"`' if len(entry) > 2 else ""
             table(entry[0], entry[1], f"`[{entry[1].rstrip('.')}]`{name}")

@@ -203,3 +203,58 @@ def test_a_gpu_that_is_not_there_is_refused_by_name():
     else:
         with pytest.raises(InputError, match="no GPU"):
             pick_device("cuda")
+
+
+def test_a_full_disk_is_named_and_the_checkpoint_before_stands(tmp_path, monkeypatch):
+    import safetensors
+    import safetensors.torch
+
+    from gristmill.train import state
+
+    save, calls = safetensors.torch.save_file, {"count": 0}
+
+    def save_file(tensors, path, metadata=None):
+        calls["count"] += 1
+        if calls["count"] == 4:
+            raise safetensors.SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
+        save(tensors, path, metadata)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
+    trainer = tiny_trainer(tmp_path / "m", budget="20 steps", checkpoint_seconds=1e-6, validations=1)
+    with pytest.raises(RunError, match="no space left on the disk") as caught:
+        trainer.run()
+    assert "run the same command again" in str(caught.value.hint)
+    newest, damaged = state.newest_checkpoint(trainer.checkpoints)
+    assert newest is not None
+    assert newest.name == "step-00000003"
+    assert damaged == []
+    monkeypatch.undo()
+    again = tiny_trainer(tmp_path / "m", budget="20 steps", validations=1)
+    assert again.run().metrics["resumed"] == 1
+
+
+def test_a_resumed_wall_time_run_follows_the_plan_that_was_written_down(tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 25:
+            raise StopError
+
+    first = tiny_trainer(tmp_path / "m", budget="20 s", hooks=[stop], checkpoint_seconds=0.2)
+    with pytest.raises(StopError):
+        first.run()
+    decisions = json.loads((tmp_path / "m" / "plan.json").read_text())
+    seen = []
+    second = tiny_trainer(tmp_path / "m", budget="20 s", hooks=[lambda p: seen.append(p.learning_rate_scale)])
+    noted = [json.loads(line) for line in second.curve.read_text().splitlines()]
+    second.run()
+    repeated = json.loads(second.curve.read_text().splitlines()[24])
+    assert repeated["step"] == 25
+    assert repeated["learning_rate"] == noted[24]["learning_rate"]
+    assert repeated["loss_nats"] == noted[24]["loss_nats"]
+    after = json.loads((tmp_path / "m" / "plan.json").read_text())
+    assert after["plans"][: len(decisions["plans"])] == decisions["plans"]
+    assert after["precision"] == decisions["precision"]

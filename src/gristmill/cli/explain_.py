@@ -50,7 +50,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     settings = facts["recipe"]["pretrain"]
     unknown = "known once the text is tokenized"
 
-    def number(value: float | None, unit: str = "") -> str:
+    def number(value: float | int | None, unit: str = "") -> str:
         return unknown if value is None else f"{value:,.0f}{unit}"
 
     return [

@@ -242,13 +242,13 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
         B, H, T, K = q.shape
         G = k.shape[1]
-        q = (q * (1 / math.sqrt(K))).reshape(B * H, T, K)  # scaled here: fewer elements than scores
+        q = q.reshape(B * H, T, K)
         k, v = _repeat(k, H // G).reshape(B * H, T, K), _repeat(v, H // G).reshape(B * H, T, K)
         starts = starts.contiguous()
         out, saved = torch.empty_like(q), []
         for first, last in _query_blocks(T):
             p = torch.bmm(q[:, first:last], k[:, :last].transpose(1, 2))
-            _call("softmax", p, starts, B, H, last - first, last, T, first)
+            _call("softmax", p, starts, B, H, last - first, last, T, first, 1 / math.sqrt(K))
             out[:, first:last] = torch.bmm(p, v[:, :last])
             saved.append(p)
         ctx.save_for_backward(q, k, v, starts, *saved)
@@ -268,7 +268,7 @@ class _Attend(torch.autograd.Function):
         ):  # the last block meets all keys, so its gradients start the sums
             g, queries = d[:, first:last], q[:, first:last]
             ds = torch.bmm(g, v[:, :last].transpose(1, 2))
-            _call("softmax_backward", p, ds, starts, B, H, last - first, last, T, first)
+            _call("softmax_backward", p, ds, starts, B, H, last - first, last, T, first, 1 / math.sqrt(K))
             dq[:, first:last] = torch.bmm(ds, k[:, :last])
             dk_block, dv_block = torch.bmm(ds.transpose(1, 2), queries), torch.bmm(p.transpose(1, 2), g)
             if last == T:
@@ -276,10 +276,9 @@ class _Attend(torch.autograd.Function):
             else:
                 dk[:, :last] += dk_block
                 dv[:, :last] += dv_block
-        dq = (dq * (1 / math.sqrt(K))).view(B, H, T, K)
         if G != H:
             dk, dv = (x.view(B, G, H // G, T, K).sum(2) for x in (dk, dv))
-        return dq, dk.view(B, G, T, K), dv.view(B, G, T, K), None
+        return dq.view(B, H, T, K), dk.view(B, G, T, K), dv.view(B, G, T, K), None
 
 
 def _query_blocks(T: int) -> list[tuple[int, int]]:

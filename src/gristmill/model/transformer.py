@@ -126,19 +126,22 @@ class Transformer(nn.Module):
         """Draws all weights anew.
 
         Matrices are normal with standard deviation 1/sqrt(inputs); those that write to the residual stream start
-        at zero, so that every block is the identity at first (as in modded-nanogpt, record 5).
+        at zero, so that every block is the identity at first (as in modded-nanogpt, record 5). A token embedding of
+        its own has deviation 1; one that is the output matrix too has 1/sqrt(width), or its scores would be large.
+        Rows of n-gram tables start at zero: those never seen say nothing.
         """
+        narrow = 1 / math.sqrt(self.config.width)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            elif name.startswith(("embedding", "positions", "ngrams")):
-                parameter.normal_(
-                    0.0,
-                    0.02 if name.startswith("positions") else 1 / math.sqrt(self.config.width),
-                    generator=generator,
-                )
-            elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+            elif name.startswith("ngrams") or name.endswith(
+                ("attention.out.weight", "feed_forward.down.weight")
+            ):
                 parameter.zero_()
+            elif name.startswith("embedding"):
+                parameter.normal_(0.0, narrow if self.config.tied else 1.0, generator=generator)
+            elif name.startswith("positions"):
+                parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 parameter.normal_(0.0, 1 / math.sqrt(parameter.shape[1]), generator=generator)
 

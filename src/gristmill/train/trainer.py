@@ -179,7 +179,7 @@ class Trainer:
                     "the last bits may differ from those of an uninterrupted run"
                 )
             return decisions
-        peak = matmul_peak(self.device)
+        peak = matmul_peak(self.device, 0.15)
         precision, reason, seconds = self._choose_precision(peak)
         self.say(f"precision: {precision} ({reason})")
         if kernels() is None and self.device.type == "cpu":
@@ -201,9 +201,12 @@ class Trainer:
 
     def _choose_validations(self, dtype: torch.dtype) -> dict[str, Any]:
         """Times one validation; of a budget of wall time, validations take a tenth at most."""
-        started = time.perf_counter()
-        self._score(self._new_model(dtype))
-        seconds = time.perf_counter() - started
+        model, store, T = self._new_model(dtype), self.valid_store, self.settings.row_tokens
+        rows, sample = -(-int((np.diff(store.offsets) - 1).sum()) // T), max(1, 8192 // T)
+        arguments = {"row_tokens": T, "end_token": self.end_token, "maximum_rows": sample}
+        seconds = median_seconds(lambda: score_documents(model, store, **arguments), 1) * max(
+            1.0, rows / sample
+        )
         affordable = max(1, math.floor(VALIDATION_SHARE * self.budget.amount / seconds))
         if affordable < self.settings.validations:
             self.say(
@@ -224,7 +227,7 @@ class Trainer:
         seconds = {}
         for name in candidates:
             model = self._new_model(getattr(torch, name))
-            seconds[name] = median_seconds(lambda m=model: self._gradients(m, part), 2) * len(whole.batches)
+            seconds[name] = median_seconds(lambda m=model: self._gradients(m, part), 1) * len(whole.batches)
             del model
         best = min(seconds, key=lambda name: seconds[name])
         if len(seconds) == 1:
@@ -312,7 +315,7 @@ class Trainer:
         validations: int = self.decisions["validations"]
         total: float = self.step + left / self._seconds_per_step
         for _ in range(5):  # how many validations lie ahead depends on the total, which depends on them
-            ahead = validations * (1 - self.step / max(total, self.step + 1))
+            ahead = validations - math.floor(validations * min(1.0, self.step / max(total, 1.0)))
             total = self.step + max(0.0, left - ahead * self._validation_seconds) / self._seconds_per_step
         return total
 
@@ -467,7 +470,7 @@ class Trainer:
 
     def _is_whole(self, best: dict[str, Any]) -> bool:
         path = self.scratch / best["file"]
-        return path.is_file() and hash_file(path) == best["sha256"]
+        return path.is_file() and bool(hash_file(path) == best["sha256"])
 
     def _note(
         self, loss: float, scale: float, tokens_per_second: float, validation: DocumentScores | None

@@ -209,25 +209,25 @@ void NAME(split_heads_backward)(const TYPE *restrict dq, const TYPE *restrict dk
     }
 }
 
-/* softmax in place over scores [B, H, Q, S] of the queries first .. first + Q; query i sees keys starts[b, i] .. i */
-void NAME(softmax)(TYPE *restrict scores, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first) {
+/* softmax of scale * scores, in place over scores [B, H, Q, S] of the queries first .. first + Q; query i sees keys starts[b, i] .. i */
+void NAME(softmax)(TYPE *restrict scores, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first, float scale) {
     PARALLEL
     for (long row = 0; row < B * H * Q; row++) {
         long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; TYPE *restrict a = scores + row * S; float e[MOST_KEYS];
-        float top = NAME(largest)(a, lo, hi), sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp(LD(a[j]) - top); sum += e[j]; }
+        float top = NAME(largest)(a, lo, hi), sum = 0; for (long j = lo; j < hi; j++) { e[j] = fast_exp((LD(a[j]) - top) * scale); sum += e[j]; }
         sum = 1.f / sum;
         memset(a, 0, sizeof(TYPE) * lo); memset(a + hi, 0, sizeof(TYPE) * (S - hi));
         for (long j = lo; j < hi; j++) a[j] = ST(e[j] * sum);
     }
 }
 
-void NAME(softmax_backward)(const TYPE *restrict p, TYPE *restrict d, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first) {
+void NAME(softmax_backward)(const TYPE *restrict p, TYPE *restrict d, const int32_t *restrict starts, long B, long H, long Q, long S, long T, long first, float scale) {
     PARALLEL
     for (long row = 0; row < B * H * Q; row++) {
         long i = row % Q + first, lo = starts[row / (H * Q) * T + i], hi = i + 1; const TYPE *restrict a = p + row * S; TYPE *restrict g = d + row * S;
         float dot = 0; for (long j = lo; j < hi; j++) dot += LD(a[j]) * LD(g[j]);
         memset(g, 0, sizeof(TYPE) * lo); memset(g + hi, 0, sizeof(TYPE) * (S - hi));
-        for (long j = lo; j < hi; j++) g[j] = ST(LD(a[j]) * (LD(g[j]) - dot));
+        for (long j = lo; j < hi; j++) g[j] = ST(LD(a[j]) * (LD(g[j]) - dot) * scale);
     }
 }
 
