@@ -127,10 +127,9 @@ class Transformer(nn.Module):
 
         Matrices are normal with standard deviation 1/sqrt(inputs); those that write to the residual stream start
         at zero, so that every block is the identity at first (as in modded-nanogpt, record 5). A token embedding of
-        its own has deviation 1; one that is the output matrix too has 1/sqrt(width), or its scores would be large.
+        its own has deviation 1; one that is the output matrix too has 0.02, for at first every token predicts itself.
         Rows of n-gram tables start at zero: those never seen say nothing.
         """
-        narrow = 1 / math.sqrt(self.config.width)
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -139,7 +138,7 @@ class Transformer(nn.Module):
             ):
                 parameter.zero_()
             elif name.startswith("embedding"):
-                parameter.normal_(0.0, narrow if self.config.tied else 1.0, generator=generator)
+                parameter.normal_(0.0, 0.02 if self.config.tied else 1.0, generator=generator)
             elif name.startswith("positions"):
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
