@@ -21,6 +21,7 @@ from torch import Tensor
 __all__ = ["Kernels", "kernels", "library"]
 
 SOURCE = Path(__file__).with_name("kernels.c")
+HEADER = Path(__file__).with_name("storage.h")
 
 # -ffast-math without the assumption that nothing is infinite or NaN: a diverging loss has to be seen
 FLAGS = [
@@ -69,7 +70,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if os.environ.get("GRISTMILL_NATIVE") == "0" or platform.system() != "Linux" or compiler is None:
         return None
-    identity = source.read_text() + " ".join([*FLAGS, WIDE_VECTORS]) + compiler + _cpu()
+    identity = source.read_text() + HEADER.read_text() + " ".join([*FLAGS, WIDE_VECTORS]) + compiler + _cpu()
     name = f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     for folder in _folders():
         target = folder / name
@@ -88,7 +89,7 @@ def _compile(compiler: str, source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / "kernels.o"
         subprocess.run(
-            [compiler, *FLAGS, *wide, "-c", str(source), "-o", str(built)],
+            [compiler, *FLAGS, *wide, f"-I{HEADER.parent}", "-c", str(source), "-o", str(built)],
             check=True,
             capture_output=True,
             timeout=120,
