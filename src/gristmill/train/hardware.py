@@ -88,8 +88,10 @@ def keep_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
-    trim_threshold, mmap_maximum = -1, -4  # names of mallopt(3)
-    library.mallopt(mmap_maximum, 0)
+    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
+    library.mallopt(
+        mmap_threshold, 32 << 20
+    )  # the largest that it takes; larger blocks come and go as before
     library.mallopt(trim_threshold, 2**31 - 1)
 
 
