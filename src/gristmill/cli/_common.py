@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["console", "json_option", "print_json", "set_option"]
+if TYPE_CHECKING:
+    from gristmill.pipeline import Recipe
+
+__all__ = ["console", "json_option", "open_recipe", "print_json", "recipe_options", "set_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +29,28 @@ def set_option(function: F) -> F:
         metavar="A.B=VALUE",
         help="Override one value of the recipe; repeatable.",
     )(function)
+
+
+def recipe_options(function: F) -> F:
+    """Adds the argument RECIPE, `--out`, `--set` and `--json`: what every verb on a recipe takes."""
+    out = click.option(
+        "--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME."
+    )
+    return click.argument("recipe", type=click.Path(path_type=Path))(out(set_option(json_option(function))))
+
+
+def open_recipe(
+    verb: str, recipe: Path, out: Path | None, overrides: tuple[str, ...]
+) -> "tuple[Recipe, Path, list[str]]":
+    """Returns the recipe with its overrides, the run's directory, and the command that gives them again."""
+    from gristmill.config import load
+    from gristmill.pipeline import Recipe
+
+    resolved = load(Recipe, recipe, overrides)
+    words = ["gristmill", verb, recipe.as_posix(), *(f"--set={item}" for item in overrides)]
+    if out is not None:
+        words += ["--out", out.as_posix()]
+    return resolved, out or Path("runs") / resolved.name, words
 
 
 def print_json(value: Any) -> None:

@@ -5,16 +5,13 @@ from typing import Any
 
 import click
 
-from gristmill.cli._common import console, json_option, print_json, set_option
+from gristmill.cli._common import console, open_recipe, print_json, recipe_options
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME.")
-@set_option
-@json_option
+@recipe_options
 def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what RECIPE comes to: sizes, parameters, tokens, FLOPs, memory, time. Nothing is run or written.
 
@@ -24,11 +21,10 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
 
     Next: gristmill run RECIPE
     """
-    from gristmill.config import load
-    from gristmill.pipeline import Recipe, explain
+    from gristmill.pipeline import explain
 
-    resolved = load(Recipe, recipe, overrides)
-    facts = explain(resolved, out or Path("runs") / resolved.name)
+    resolved, directory, _ = open_recipe("explain", recipe, out, overrides)
+    facts = explain(resolved, directory)
     if as_json:
         print_json(facts)
         return

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import click
 
-from gristmill.cli._common import json_option, print_json, set_option
+from gristmill.cli._common import open_recipe, print_json, recipe_options
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME.")
-@set_option
-@json_option
+@recipe_options
 def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Train the model of RECIPE, after the stages that it needs; resumes where it was interrupted.
 
@@ -25,14 +22,9 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
     """
     from gristmill.artifact import open_artifact
     from gristmill.cli._listener import Console
-    from gristmill.config import load
-    from gristmill.pipeline import Recipe, run
+    from gristmill.pipeline import run
 
-    resolved = load(Recipe, recipe, overrides)
-    directory = out or Path("runs") / resolved.name
-    words = ["gristmill", "pretrain", recipe.as_posix(), *(f"--set={item}" for item in overrides)]
-    if out is not None:
-        words += ["--out", out.as_posix()]
+    resolved, directory, words = open_recipe("pretrain", recipe, out, overrides)
     with Console() as console:
         run(resolved, directory, console, command=words, until="model")
     metrics = open_artifact(directory / "model", verify=False).manifest.metrics

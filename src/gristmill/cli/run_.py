@@ -4,16 +4,13 @@ from pathlib import Path
 
 import click
 
-from gristmill.cli._common import json_option, print_json, set_option
+from gristmill.cli._common import open_recipe, print_json, recipe_options
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME.")
-@set_option
-@json_option
+@recipe_options
 def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Do every stage of RECIPE: corpus, tokenizer, shards, model, evaluation, report.
 
@@ -27,22 +24,15 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
     Next: gristmill generate runs/NAME "…"
     """
     import json
-    import sys
 
+    from gristmill.artifact import open_artifact
     from gristmill.cli._listener import Console
-    from gristmill.config import load
-    from gristmill.pipeline import Recipe, run
+    from gristmill.pipeline import run
 
-    resolved = load(Recipe, recipe, overrides)
-    directory = out or Path("runs") / resolved.name
-    words = ["gristmill", "run", recipe.as_posix(), *(f"--set={item}" for item in overrides)]
-    if out is not None:
-        words += ["--out", out.as_posix()]
+    resolved, directory, words = open_recipe("run", recipe, out, overrides)
     with Console() as console:
         run(resolved, directory, console, command=words)
-    evaluation = json.loads((directory / "evaluation" / "manifest.json").read_text(encoding="utf-8"))[
-        "metrics"
-    ]
+    evaluation = open_artifact(directory / "evaluation", verify=False).manifest.metrics
     samples = [
         json.loads(line)
         for line in (directory / "evaluation" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -58,5 +48,5 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         click.secho(sample["prompt"], bold=True, nl=False)
         click.echo(sample["continuation"])
     example = samples[0]["prompt"].strip().replace('"', "'") if samples else "Once upon a time"
-    click.echo(f"\nreport: {report}", file=sys.stdout)
+    click.echo(f"\nreport: {report}")
     click.echo(f'next:   gristmill generate {directory} "{example}"')

@@ -251,9 +251,8 @@ class Trainer:
         model.to(self.device)
         for name, parameter in model.named_parameters():
             if name.startswith("blocks.") and parameter.dim() == 2:
-                parameter.data = parameter.data.to(
-                    dtype
-                )  # tables and gains stay float32: they are cheap, and sums
+                # tables and gains stay float32: they are cheap, and sums
+                parameter.data = parameter.data.to(dtype)
         return model.train()
 
     def _restore(self, path: Path) -> None:
@@ -315,7 +314,7 @@ class Trainer:
         validations: int = self.decisions["validations"]
         total: float = self.step + left / self._seconds_per_step
         for _ in range(5):  # how many validations lie ahead depends on the total, which depends on them
-            ahead = validations - math.floor(validations * min(1.0, self.step / max(total, 1.0)))
+            ahead = validations - self._validations_by(self.step, total)
             total = self.step + max(0.0, left - ahead * self._validation_seconds) / self._seconds_per_step
         return total
 
@@ -384,9 +383,8 @@ class Trainer:
                 if len(step.batches) == 1:
                     sums[name] = parameter.grad
                 elif name in sums:
-                    sums[name] += (
-                        parameter.grad
-                    )  # in float32: many small sums in bfloat16 would lose the small ones
+                    # in float32: many small sums in bfloat16 would lose the small ones
+                    sums[name] += parameter.grad
                 else:
                     sums[name] = parameter.grad.float()
                 parameter.grad = None
@@ -419,13 +417,17 @@ class Trainer:
     def _is_validation_due(self) -> bool:
         if self.step >= self.plan.steps:
             return True
-        validations: int = self.decisions["validations"]
-        every = self.plan.steps / validations
-        return math.floor(self.step / every) > math.floor((self.step - 1) / every)
+        return self._validations_by(self.step, self.plan.steps) > self._validations_by(
+            self.step - 1, self.plan.steps
+        )
 
     def _validations_left(self) -> int:
+        return int(self.decisions["validations"]) - self._validations_by(self.step, self.plan.steps)
+
+    def _validations_by(self, step: int, steps: float | int) -> int:
+        """How many validations a run of so many steps has had when it reaches one of them."""
         validations: int = self.decisions["validations"]
-        return validations - math.floor(self.step * validations / self.plan.steps)
+        return min(validations, math.floor(validations * step / max(steps, 1)))
 
     @torch.no_grad()
     def _validate(self) -> DocumentScores:
@@ -521,9 +523,8 @@ class Trainer:
         }
         path = state.write_checkpoint(self.checkpoints, self.step, tensors, facts)
         best = None if self.best is None else self.best["file"]
-        for old in self.scratch.glob(
-            "best-*.safetensors"
-        ):  # what this checkpoint and the one before name is kept
+        # what this checkpoint and the one before name is kept
+        for old in self.scratch.glob("best-*.safetensors"):
             if old.name not in (best, self._best_before):
                 old.unlink()
         self._best_before = best
