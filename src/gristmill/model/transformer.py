@@ -329,7 +329,8 @@ def segment_positions(segments: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     index = torch.arange(T, device=segments.device).expand_as(segments)
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - (index * starts).cummax(dim=1).values
+    # padding stands nowhere: however long it is, a table of learned positions has a row for it
+    return (index - (index * starts).cummax(dim=1).values).masked_fill(segments == 0, 0)
 
 
 def segment_starts(segments: Int[Tensor, "B T"]) -> Int32[Tensor, "B T"]:
