@@ -29,6 +29,7 @@ from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import Plan
 from gristmill.train.settings import PretrainSettings
 from gristmill.train.trainer import Trainer
+from gristmill.vocabulary import Vocabulary
 
 # name, layers, width, heads, row tokens, rows, vocabulary
 SIZES = [
@@ -83,7 +84,7 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
         settings=settings,
         train=store,
         valid=store,
-        end_token=0,
+        vocabulary=Vocabulary(pieces=[b"x"] * V, special={}),
         seed=0,
     )
     trainer.decisions = {
@@ -95,7 +96,7 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
     trainer.model = trainer._new_model(getattr(torch, precision))
     trainer.optimizer = Optimizer(trainer.model, optimizer)
     trainer.loader = Loader(
-        store, settings.objective, row_tokens=T, rows=trainer.rows, micro_rows=trainer.micro_rows, seed=0
+        store, trainer.objective, row_tokens=T, rows=trainer.rows, micro_rows=trainer.micro_rows, seed=0
     )
     from gristmill.train.loader import Cursor
 
@@ -105,8 +106,8 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
     def step():
         from gristmill.train.trainer import _clip
 
-        batch = trainer.loader.step(trainer.cursor, trainer.step)
-        gradients, _ = trainer._gradients(trainer.model, batch)
+        batch = trainer.loader.step(trainer.cursor, trainer.step, 1000)
+        gradients, *_ = trainer._gradients(trainer.model, batch)
         _clip(gradients, settings.gradient_clip)
         trainer.optimizer.step(gradients, trainer.plan.scale(trainer.step))
         trainer.step, trainer.cursor = trainer.step + 1, batch.after

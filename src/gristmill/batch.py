@@ -1,24 +1,53 @@
 """The nouns that cross borders: batches and losses.
 
 Shapes, one legend for the whole project: B rows, T positions, S source positions, D width, H heads, K head
-size, F feed-forward, V vocabulary.
+size, F feed-forward, V vocabulary, N examples.
 """
 
 import dataclasses
 import enum
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Batch", "Loss", "Visibility"]
+__all__ = ["Batch", "Loss", "Pairs", "Source", "Visibility"]
 
 
 class Visibility(enum.Enum):
-    """Who may look at whom, inside one segment. A position always sees itself."""
+    """Who may look at whom, inside one segment."""
 
     CAUSAL = "causal"
+    """Each position sees itself and what stands before it."""
     FULL = "full"
+    """Each position sees all of its segment."""
+    PREFIX = "prefix"
+    """Positions of the segment's prefix (`Batch.prefix`) are seen by all of it, the others as in CAUSAL."""
+    RANKED = "ranked"
+    """Position i sees j where `Batch.ranks[j] <= Batch.reach[i]`: factorization orders and two streams."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What an encoder-decoder reads before it writes."""
+
+    tokens: Int[Tensor, "B S"]
+    segments: Int[Tensor, "B S"]
+    """As `Batch.segments`: a target position sees the source positions of the same segment."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Pairs of texts inside the rows, each with a class that is told from its first position."""
+
+    rows: Int[Tensor, " N"]
+    columns: Int[Tensor, " N"]
+    """Where each pair begins: the position of [CLS]."""
+    labels: Int[Tensor, " N"]
+    """0: the second text follows the first (as in BERT's own files); 1: it does not."""
+    weights: Float[Tensor, " N"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +62,38 @@ class Batch:
     segments: Int[Tensor, "B T"]
     """The document within the row, from 1; 0 is padding. Positions of different segments never see each other."""
     visibility: Visibility
+    positions: Int[Tensor, "B T"] | None = None
+    """Where each token stands in its document; None counts from the start of its segment."""
+    prefix: Bool[Tensor, "B T"] | None = None
+    """For PREFIX: which positions are in the prefix of their segment; they come first in it."""
+    ranks: Int[Tensor, "B T"] | None = None
+    """For RANKED: when each position becomes visible."""
+    reach: Int[Tensor, "B T"] | None = None
+    """For RANKED: up to which rank each position sees."""
+    token_types: Int[Tensor, "B T"] | None = None
+    """0 or 1: the first or the second text of a pair."""
+    source: Source | None = None
+    pairs: Pairs | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on a device."""
-        return dataclasses.replace(
-            self,
-            tokens=self.tokens.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            weights=self.weights.to(device, non_blocking=True),
-            segments=self.segments.to(device, non_blocking=True),
-        )
+        return _moved(self, device)
+
+
+_Part = TypeVar("_Part", Batch, Source, Pairs)
+
+
+def _moved(part: _Part, device: torch.device) -> _Part:
+    changes: dict[str, object] = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, Tensor):
+            changes[field.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, Source):
+            changes[field.name] = _moved(value, device)
+        elif isinstance(value, Pairs):
+            changes[field.name] = _moved(value, device)
+    return dataclasses.replace(part, **changes)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +102,8 @@ class Loss:
 
     total_nats: Float[Tensor, ""]
     weight: Float[Tensor, ""]
+    parts: Mapping[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+    """What the total consists of, by name: a sum of nats and its weight each, without gradient."""
 
     @property
     def mean_nats(self) -> Float[Tensor, ""]:

@@ -171,7 +171,7 @@ def field_docs(cls: type) -> dict[str, str]:
 def _value(annotation: Any, value: Any, where: str) -> Any:
     part = _part_of(annotation)
     if part is not None:
-        return _part(part, value, where)
+        return None if value is None and _may_be_none(annotation) else _part(part, value, where)
     cls = _dataclass_of(annotation)
     if cls is not None:
         if value is None and type(None) in get_args(annotation):
@@ -252,6 +252,10 @@ def _part_of(annotation: Any) -> Part | None:
     if get_origin(annotation) is Annotated:
         return next((extra for extra in get_args(annotation)[1:] if isinstance(extra, Part)), None)
     return None
+
+
+def _may_be_none(annotation: Any) -> bool:
+    return type(None) in get_args(get_args(annotation)[0])
 
 
 def _dataclass_of(annotation: Any) -> type | None:

@@ -25,21 +25,33 @@ from gristmill.corpus.shards import Shards, write_shards
 from gristmill.errors import InputError
 from gristmill.evaluate.likelihood import figures
 from gristmill.generate import SamplingSettings, complete, load_run, prepare
-from gristmill.model.config import ModelConfig, ModelSettings, resolve
+from gristmill.model.config import FAMILY_OF_KIND, ModelConfig, ModelSettings, resolve
 from gristmill.model.count import parameter_counts, training_bytes, training_flops_per_token
 from gristmill.report import build_report
 from gristmill.tokenizer import Tokenizer, TokenizerConfig
 from gristmill.tokenizer import train as train_tokenizer
 from gristmill.train.hardware import describe_machine, matmul_peak
 from gristmill.train.schedule import parse_budget
-from gristmill.train.settings import PretrainSettings, resolve_batch
+from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
 from gristmill.train.trainer import Hook, Trainer, pick_device
 from gristmill.train.validate import score_documents
 
-__all__ = ["Listener", "Quiet", "Recipe", "SampleSettings", "check_recipe", "explain", "pretrain", "run"]
+__all__ = [
+    "Listener",
+    "Quiet",
+    "Recipe",
+    "SampleSettings",
+    "check_recipe",
+    "explain",
+    "pretrain",
+    "run",
+    "settle",
+]
 
 CHECKPOINT_FORMAT = 1
 EVALUATION_FORMAT = 1
+OPERATIONAL = ("threads", "checkpoint_seconds")
+"""Settings that a run may be resumed with other values of."""
 TYPICAL_UTILISATION = 0.35
 """Of the measured peak, for predicting time before a run: between what the smallest and larger models reach."""
 
@@ -136,6 +148,7 @@ def run(
         InputError: something in the recipe can't be done; found before work starts where that is possible.
         RunError: a stage failed; those before it are finished, and training resumes from its last checkpoint.
     """
+    recipe = settle(recipe)
     check_recipe(recipe, directory)
     with exclusive(directory):
         _write_run_file(recipe, directory, command)
@@ -144,9 +157,43 @@ def run(
             path = directory / name
             before = _content(path)
             listener.stage(name, path)
-            stages[name] = _RUNNERS[name](recipe, directory, stages, listener)
+            stages[name] = run_stage(name, recipe, path, stages, listener)
             listener.done(name, stages[name], again=before != stages[name].manifest.content_hash)
     return directory
+
+
+def run_stage(
+    name: str, recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener
+) -> Artifact:
+    """Does one stage of a recipe, whose earlier stages are given by name, and returns what stands at `out` then."""
+    return _RUNNERS[name](recipe, out, stages, listener)
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """Returns the recipe with objective, family and sentinel tokens decided where it leaves them open.
+
+    The objective decides the family, or the family's kind the objective; both need not be named.
+    """
+    model, settings = recipe.model, recipe.pretrain
+    objective = settings.objective
+    if objective is None:
+        kind = model.kind or "decoder"
+        if model.family is not None:
+            kind = plugins.load("model.families", model.family).kind
+        objective = default_objective(kind)
+    if model.family is None:
+        fitting = model.kind is None or model.kind in objective.kinds
+        family = objective.family if fitting else FAMILY_OF_KIND[str(model.kind)]
+        model = dataclasses.replace(model, family=family)
+    tokenizer = recipe.tokenizer
+    if tokenizer.sentinels < objective.sentinels:
+        tokenizer = dataclasses.replace(tokenizer, sentinels=objective.sentinels)
+    return dataclasses.replace(
+        recipe,
+        model=model,
+        tokenizer=tokenizer,
+        pretrain=dataclasses.replace(settings, objective=objective),
+    )
 
 
 def check_recipe(recipe: Recipe, directory: Path) -> None:
@@ -154,9 +201,13 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
     config = _provisional_config(recipe)
     settings = recipe.pretrain
     device = pick_device(settings.device)
-    if config.kind not in settings.objective.kinds:
-        kinds = ", ".join(sorted(settings.objective.kinds))
-        raise InputError(f"the objective needs a model of kind {kinds}, but the model is a {config.kind}")
+    assert settings.objective is not None  # settled
+    missing = [name for name in settings.objective.special if name not in recipe.tokenizer.special_tokens]
+    if missing:
+        raise InputError(
+            f"the objective needs a tokenizer with a {missing[0]} token, and [tokenizer.special_tokens] has none",
+            f'add {missing[0]} = "<|{missing[0]}|>" to it, or leave the table out',
+        )
     if recipe.corpus.valid_fraction == 0:
         raise InputError("there is no validation text", "set corpus.valid_fraction above 0")
     _, micro = resolve_batch(settings, config)
@@ -192,15 +243,8 @@ def pretrain(
     listener: Listener,
 ) -> Artifact:
     """Trains a model on shards and returns its checkpoint; goes on where an interrupted run stopped."""
-    row_tokens = settings.row_tokens
-    config = resolve(model, vocab_size=shards.manifest.metrics["vocab_size"], row_tokens=row_tokens)
-    parts: dict[str, Any] = {
-        "kind": "checkpoint",
-        "format_version": CHECKPOINT_FORMAT,
-        "config": {"model": to_dict(config), "pretrain": to_dict(settings)},
-        "parents": {"shards": shards, "tokenizer": tokenizer},
-        "seed": seed,
-    }
+    parts = checkpoint_parts(model, settings, shards=shards, tokenizer=tokenizer, seed=seed)
+    config, settings = _model_and_settings(model, settings, shards)
     existing = find(out, artifact_key(**parts))
     if existing is not None:
         return existing
@@ -215,7 +259,7 @@ def pretrain(
             settings=settings,
             train=opened.split("train"),
             valid=valid,
-            end_token=Tokenizer.from_directory(tokenizer.path).special["eos"],
+            vocabulary=Tokenizer.from_directory(tokenizer.path).vocabulary(),
             seed=seed,
             say=listener.say,
             hooks=listener.hooks(),
@@ -228,8 +272,37 @@ def pretrain(
     return open_artifact(out, "checkpoint", verify=False)
 
 
+def checkpoint_parts(
+    model: ModelSettings, settings: PretrainSettings, *, shards: Artifact, tokenizer: Artifact, seed: int
+) -> dict[str, Any]:
+    """Returns what decides a checkpoint: its artifact is found again by these."""
+    config, settings = _model_and_settings(model, settings, shards)
+    return {
+        "kind": "checkpoint",
+        "format_version": CHECKPOINT_FORMAT,
+        "config": {
+            "model": to_dict(config),
+            # how often it is saved, and by how many threads, is no part of what is computed
+            "pretrain": {k: v for k, v in to_dict(settings).items() if k not in OPERATIONAL},
+        },
+        "parents": {"shards": shards, "tokenizer": tokenizer},
+        "seed": seed,
+    }
+
+
+def _model_and_settings(
+    model: ModelSettings, settings: PretrainSettings, shards: Artifact
+) -> tuple[ModelConfig, PretrainSettings]:
+    vocab_size = shards.manifest.metrics["vocab_size"]
+    config = resolve(model, vocab_size=vocab_size, row_tokens=settings.row_tokens)
+    objective = settings.objective or default_objective(config.kind)
+    objective.check(config)
+    return objective.refine(config), dataclasses.replace(settings, objective=objective)
+
+
 def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
     """Returns every number that follows from a recipe, measured where that takes a second, before anything runs."""
+    recipe = settle(recipe)
     check_recipe(recipe, directory)
     shards = _existing(directory / "shards", "shards")
     config = _provisional_config(recipe)
@@ -277,18 +350,16 @@ def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
 # --- the stages -----------------------------------------------------------------------------------------------------
 
 
-def _run_corpus(recipe: Recipe, directory: Path, _: dict[str, Artifact], listener: Listener) -> Artifact:
-    return build_corpus(recipe.corpus, directory / "corpus", seed=recipe.seed, progress=listener.progress)
+def _run_corpus(recipe: Recipe, out: Path, _: dict[str, Artifact], listener: Listener) -> Artifact:
+    return build_corpus(recipe.corpus, out, seed=recipe.seed, progress=listener.progress)
 
 
-def _run_tokenizer(
-    recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener
-) -> Artifact:
+def _run_tokenizer(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
     corpus = Corpus(stages["corpus"])
     return train_tokenizer(
         recipe.tokenizer,
         corpus.texts("train"),
-        directory / "tokenizer",
+        out,
         validation=((d.language, d.text) for d in corpus.documents("valid")),
         parents={"corpus": stages["corpus"]},
         seed=recipe.seed,
@@ -296,40 +367,42 @@ def _run_tokenizer(
     )
 
 
-def _run_shards(_: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+def _run_shards(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
     corpus = Corpus(stages["corpus"])
     tokenizer = Tokenizer.from_directory(stages["tokenizer"].path)
+
+    # an encoder's documents are what it is asked about later: [CLS] text [SEP]
+    encoder = _provisional_config(recipe).kind == "encoder" and {"cls", "sep"} <= set(tokenizer.special)
+    begin, end = ("cls", "sep") if encoder else ("bos", "eos")
 
     def pairs(split: Any) -> Iterator[tuple[str, str]]:
         return ((document.id, document.text) for document in corpus.documents(split))
 
     return write_shards(
-        directory / "shards",
+        out,
         documents={"train": pairs("train"), "valid": pairs("valid")},
         encode_batch=tokenizer.encode_batch,
-        bos=tokenizer.special["bos"],
-        eos=tokenizer.special["eos"],
+        bos=tokenizer.special[begin],
+        eos=tokenizer.special[end],
         vocab_size=tokenizer.vocab_size,
         parents={"corpus": stages["corpus"], "tokenizer": stages["tokenizer"]},
         progress=listener.progress,
     )
 
 
-def _run_model(recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
+def _run_model(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
     return pretrain(
         recipe.model,
         recipe.pretrain,
         shards=stages["shards"],
         tokenizer=stages["tokenizer"],
-        out=directory / "model",
+        out=out,
         seed=recipe.seed,
         listener=listener,
     )
 
 
-def _run_evaluation(
-    recipe: Recipe, directory: Path, stages: dict[str, Artifact], listener: Listener
-) -> Artifact:
+def _run_evaluation(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
     parts: dict[str, Any] = {
         "kind": "evaluation",
         "format_version": EVALUATION_FORMAT,
@@ -337,7 +410,6 @@ def _run_evaluation(
         "parents": {name: stages[name] for name in ("model", "corpus", "shards")},
         "seed": recipe.seed,
     }
-    out = directory / "evaluation"
     existing = find(out, artifact_key(**parts))
     if existing is not None:
         return existing
@@ -349,7 +421,8 @@ def _run_evaluation(
             loaded.model,
             Shards(stages["shards"]).split("valid"),
             row_tokens=recipe.pretrain.row_tokens,
-            end_token=loaded.tokenizer.special["eos"],
+            vocabulary=loaded.tokenizer.vocabulary(),
+            objective=recipe.pretrain.objective,
         )
         work.metrics.update(
             figures(
@@ -372,8 +445,8 @@ def _run_evaluation(
     return open_artifact(out, "evaluation", verify=False)
 
 
-def _run_report(_: Recipe, directory: Path, __: dict[str, Artifact], ___: Listener) -> Artifact:
-    return build_report(directory, directory / "report")
+def _run_report(_: Recipe, out: Path, __: dict[str, Artifact], ___: Listener) -> Artifact:
+    return build_report(out.parent, out)
 
 
 _RUNNERS = {
@@ -414,10 +487,12 @@ def _copy_tokenizer(tokenizer: Artifact, target: Path) -> None:
 
 def _provisional_config(recipe: Recipe) -> ModelConfig:
     """The model with the vocabulary that the recipe names, or a guess: sizes are checked before the text is read."""
-    plugins.load("model.families", recipe.model.family)
-    return resolve(
+    config = resolve(
         recipe.model, vocab_size=recipe.tokenizer.vocab_size or 4096, row_tokens=recipe.pretrain.row_tokens
     )
+    objective = recipe.pretrain.objective or default_objective(config.kind)
+    objective.check(config)
+    return objective.refine(config)
 
 
 def _write_run_file(recipe: Recipe, directory: Path, command: Sequence[str]) -> None:

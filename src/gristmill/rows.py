@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int
 
+from gristmill.vocabulary import Vocabulary
+
 __all__ = ["Rows"]
 
 
@@ -23,3 +25,12 @@ class Rows:
     """The next token of the document, or -1 where there is none."""
     documents: tuple[tuple[int, ...], ...] = ()
     """The documents in each row by their number in the split, for messages about a batch."""
+    vocabulary: Vocabulary | None = None
+    """What the tokens stand for; objectives that look at more than ids need it."""
+
+    @property
+    def words(self) -> Vocabulary:
+        """The vocabulary, where there has to be one."""
+        if self.vocabulary is None:
+            raise ValueError("these rows came without a vocabulary")
+        return self.vocabulary

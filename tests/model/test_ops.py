@@ -49,20 +49,82 @@ def test_rms_norm_matches_its_formula(dtype):
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_swiglu_matches_its_formula(dtype):
-    assert_same(ops.swiglu, lambda x: F.silu(x[..., :48]) * x[..., 48:], 3 * random(2, 19, 96), dtype=dtype)
+@pytest.mark.parametrize("shifts", [True, False])
+def test_layer_norm_matches_its_formula(dtype, shifts):
+    def reference(x, gain, shift=None):
+        centred = x - x.mean(-1, keepdim=True)
+        y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 1e-5) * gain
+        return y if shift is None else y + shift
+
+    inputs = [3 + random(3, 37, 64), random(64, seed=1), random(64, seed=2)][: 3 if shifts else 2]
+    assert_same(
+        lambda x, gain, shift=None: ops.layer_norm(x, gain, shift, 1e-5), reference, *inputs, dtype=dtype
+    )
+
+
+FUNCTIONS = {
+    "relu": lambda x: x.clamp(min=0),
+    "silu": lambda x: x / (1 + (-x).exp()),
+    "gelu": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda x: x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+}
 
 
 @needs_kernels
-@pytest.mark.parametrize(("inputs", "outputs"), [(70, 33), (33, 70), (64, 64)])
-def test_linear_matches_its_formula(inputs, outputs):
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+def test_activations_match_their_formulas(dtype, activation):
     assert_same(
-        lambda x, w: ops.linear(x, w, None),
-        lambda x, w: x @ w.T,
-        random(2, 67, inputs),
-        random(outputs, inputs, seed=1),
-        dtype=torch.bfloat16,
+        lambda x: ops.activate(x, activation), FUNCTIONS[activation], 3 * random(5, 19, 97), dtype=dtype
     )
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("activation", "function"), [("swiglu", "silu"), ("geglu", "gelu"), ("geglu_tanh", "gelu_tanh")]
+)
+def test_gated_activations_match_their_formulas(dtype, activation, function):
+    assert_same(
+        lambda x: ops.gated(x, activation),
+        lambda x: FUNCTIONS[function](x[..., :48]) * x[..., 48:],
+        3 * random(2, 19, 96),
+        dtype=dtype,
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh"])
+def test_activations_and_their_slopes_are_those_of_torch_to_a_millionth(activation):
+    x = torch.linspace(-12, 12, 10007).requires_grad_()
+    (slope,) = torch.autograd.grad(ops.activate(x, activation).sum(), x)
+    expected = ops.PLAIN[activation](x.double())  # torch's own slope of gelu_tanh is wrong by 1e-6 in float32
+    (expected_slope,) = torch.autograd.grad(expected.sum(), x)
+    torch.testing.assert_close(ops.activate(x, activation).double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(slope, expected_slope, rtol=1e-6, atol=1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(70, 33), (33, 70), (64, 64)])
+def test_linear_matches_its_formula(dtype, biased, inputs, outputs):
+    tensors = [random(2, 67, inputs), random(outputs, inputs, seed=1), random(outputs, seed=2)]
+    assert_same(
+        lambda x, w, b=None: ops.linear(x, w, b),
+        lambda x, w, b=0: x @ w.T + b,
+        *tensors[: 3 if biased else 2],
+        dtype=dtype,
+    )
+
+
+@needs_kernels
+def test_the_gradient_of_a_bias_is_summed_in_float32():
+    """In bfloat16 a sum of ones stops at 256: half of the last place is lost each time."""
+    bias = torch.zeros(4).requires_grad_()
+    x, weight = torch.ones(1, 3000, 2).bfloat16(), torch.ones(4, 2).bfloat16().requires_grad_()
+    ops.linear(x, weight, bias).sum().backward()
+    assert torch.equal(bias.grad, torch.full((4,), 3000.0))
 
 
 def rotated(x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -74,75 +136,196 @@ def rotated(x: Tensor, positions: Tensor, cosines: Tensor, sines: Tensor) -> Ten
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_heads_are_normalised_and_turned_as_the_formula_says(dtype, norm, kv_heads):
-    B, T, H, G, K = 2, 33, 4, kv_heads, 16
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 0), (0, 2)])
+def test_heads_are_normalised_and_turned_as_the_formula_says(dtype, norm, turned, heads):
+    B, T, K = 2, 33, 16
+    H, G = heads
     angles = torch.outer(torch.arange(64.0), 100.0 ** (-torch.arange(0, K, 2) / K))
     rotation = (angles.cos(), angles.sin())
     positions = torch.randint(64, (B, T), generator=torch.Generator().manual_seed(3))
 
-    def mine(qkv, q_gain, k_gain):
-        gains = (q_gain, k_gain) if norm else None
+    def mine(qkv, *gains):
         q, k, v = ops.split_heads(
-            qkv, heads=H, kv_heads=G, gains=gains, epsilon=1e-6, rotation=rotation, positions=positions
+            qkv,
+            heads=H,
+            kv_heads=G,
+            gains=gains or None,
+            epsilon=1e-6,
+            rotation=rotation if turned else None,
+            positions=positions,
         )
-        used = 0 * (q_gain.sum() + k_gain.sum())
-        return torch.cat([q, k, v], 1).float() + used
+        return torch.cat([q, k, v], 1).float()
 
-    def reference(qkv, q_gain, k_gain):
+    def reference(qkv, *gains):
         q, k, v = qkv.view(B, T, H + 2 * G, K).split((H, G, G), 2)
-        if norm:
-            q, k = rms(q, q_gain), rms(k, k_gain)
-        parts = [rotated(q, positions, *rotation), rotated(k, positions, *rotation), v]
-        return torch.cat(parts, 2).transpose(1, 2) + 0 * (q_gain.sum() + k_gain.sum())
+        if gains:
+            q, k = rms(q, gains[0]), rms(k, gains[1])
+        if turned:
+            q, k = rotated(q, positions, *rotation), rotated(k, positions, *rotation)
+        return torch.cat([q, k, v], 2).transpose(1, 2)
 
-    gains = 1 + 0.1 * random(K, seed=1), 1 + 0.1 * random(K, seed=2)
-    if norm:
-        assert_same(mine, reference, random(B, T, (H + 2 * G) * K), *gains, dtype=dtype)
-    else:
-        fixed = [g.detach() for g in gains]
-        assert_same(
-            lambda x: mine(x, *fixed),
-            lambda x: reference(x, *[g.double() for g in fixed]),
-            random(B, T, (H + 2 * G) * K),
-            dtype=dtype,
-        )
+    gains = (1 + 0.1 * random(K, seed=1), 1 + 0.1 * random(K, seed=2)) if norm else ()
+    assert_same(mine, reference, random(B, T, (H + 2 * G) * K), *gains, dtype=dtype)
+
+
+def documents(B: int, T: int) -> tuple[Tensor, Tensor]:
+    """First and last + 1 of the document that each position of packed rows belongs to."""
+    cut = torch.rand(B, T + 1, generator=torch.Generator().manual_seed(5)) < 0.05
+    cut[:, 0] = cut[:, -1] = True
+    index = torch.arange(T + 1)
+    first = (index * cut).cummax(1).values[:, :-1]
+    last = (index + (T - index) * ~cut).flip(1).cummin(1).values.flip(1)[:, 1:]
+    return first.int(), last.int()
+
+
+def spans_of(kind: str, B: int, T: int, S: int) -> tuple[Tensor, Tensor]:
+    index, (first, last) = torch.arange(T, dtype=torch.int32).expand(B, T), documents(B, T)
+    zero = torch.zeros_like(index)
+    return {
+        "causal": (zero, index + 1),
+        "causal in documents": (first, index + 1),
+        "documents": (first, last),
+        "prefix": (first, torch.maximum(index + 1, (first + last) // 2)),
+        "band": ((index - 20).clamp(min=0), (index + 3).clamp(max=T)),
+        "source": (torch.arange(B, dtype=torch.int32)[:, None] * 7 + zero, S - zero),
+        "nothing for some": (first, torch.where(index % 3 == 0, first, index + 1)),
+    }[kind]
+
+
+KINDS = ["causal", "causal in documents", "documents", "prefix", "band", "source", "nothing for some"]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Attention as it is written in a paper; `visible` is (B, T, S)."""
+    B, H, T, K = q.shape
+    S, times = k.shape[2], H // k.shape[1]
+    k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+    scores = q @ k.mT * scale
+    if bias is not None:
+        scores = scores + bias[:, torch.arange(S) - torch.arange(T)[:, None] + T - 1]
+    p = scores.masked_fill(~visible[:, None], -math.inf).softmax(-1).nan_to_num(0.0)
+    return (p @ v).transpose(1, 2).reshape(B, T, H * K)
+
+
+def seen(spans: tuple[Tensor, Tensor], S: int) -> Tensor:
+    return (torch.arange(S) >= spans[0][..., None]) & (torch.arange(S) < spans[1][..., None])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("native", [pytest.param(True, marks=needs_kernels), False])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("most_scores", [ops.MOST_SCORES, 5000], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(("T", "kv_heads"), [(3, 4), (96, 1), (300, 2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_matches_its_formula(dtype, native, biased, most_scores, T, kv_heads, kind, monkeypatch):
+    if not native:
+        monkeypatch.setattr(ops, "kernels", lambda: None)
+    monkeypatch.setattr(ops, "MOST_SCORES", most_scores)
+    B, H, K = 2, 4, 16
+    S = T + 77 if kind == "source" else T
+    spans = spans_of(kind, B, T, S)
+    inputs = [
+        random(B, H, T, K),
+        random(B, kv_heads, S, K, seed=1),
+        random(B, kv_heads, S, K, seed=2),
+        random(H, T + S - 1, seed=3),
+    ][: 4 if biased else 3]
+    assert_same(
+        lambda q, k, v, bias=None: ops.attend(q, k, v, spans=spans, bias=bias, scale=0.3),
+        lambda q, k, v, bias=None: attention(q, k, v, seen(spans, S), bias, 0.3),
+        *inputs,
+        dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("most_scores", [ops.MOST_SCORES, 1000])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_with_spans_is_attention_with_the_mask_they_stand_for(
+    most_scores, biased, kind, monkeypatch
+):
+    monkeypatch.setattr(ops, "MOST_SCORES", most_scores)
+    B, T, S = 2, 150, 170 if kind == "source" else 150
+    q, k, v = random(B, 4, T, 8), random(B, 2, S, 8, seed=1), random(B, 2, S, 8, seed=2)
+    bias = random(4, T + S - 1, seed=3) if biased else None
+    spans = spans_of(kind, B, T, S)
+    mask = seen(spans, S)[:, None]
+    torch.testing.assert_close(
+        ops.attend(q, k, v, spans=spans, bias=bias), ops.attend(q, k, v, mask=mask, bias=bias)
+    )
+
+
+@pytest.mark.parametrize("T", [1, 5, 12])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("gradient", [True, False])
+def test_without_mask_and_spans_the_queries_are_the_last_positions(T, biased, gradient):
+    S = 12
+    q, k, v = random(2, 4, T, 8), random(2, 2, S, 8, seed=1), random(2, 2, S, 8, seed=2)
+    bias = random(4, T + S - 1, seed=3) if biased else None
+    visible = torch.ones(S, S, dtype=torch.bool).tril()[S - T :].expand(2, T, S)
+    torch.testing.assert_close(
+        ops.attend(q.requires_grad_(gradient), k, v, bias=bias),
+        attention(q, k, v, visible, bias, 1 / math.sqrt(8)),
+    )
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_query_that_sees_nothing_gets_nothing_and_has_no_gradient(masked):
+    q, k, v = (random(1, 2, 4, 8, seed=i).requires_grad_() for i in range(3))
+    spans = torch.tensor([[0, 2, 0, 0]]).int(), torch.tensor([[1, 2, 0, 4]]).int()
+    visible = {"mask": seen(spans, 4)[:, None]} if masked else {"spans": spans}
+    out = ops.attend(q, k, v, **visible)
+    out.square().sum().backward()
+    assert torch.equal(out.detach().abs().sum(-1) > 0, torch.tensor([[True, False, False, True]]))
+    assert bool((q.grad[:, :, 1:3] == 0).all())
+    assert all(bool(x.grad.isfinite().all()) for x in (q, k, v))
+
+
+def kept_numbers(y: Tensor) -> int:
+    """How many numbers are kept for the backward pass."""
+    return sum(x.numel() for x in y.grad_fn.saved_tensors if x is not None)
+
+
+@needs_kernels
+def test_long_rows_keep_no_matrix_of_all_queries_and_keys():
+    T = 2304
+    q, k, v = (random(1, 1, T, 8, seed=i).requires_grad_() for i in range(3))
+    spans = torch.zeros(1, T, dtype=torch.int32), torch.full((1, T), T, dtype=torch.int32)
+    y = ops.attend(q, k, v, spans=spans)
+    assert kept_numbers(y) < 10 * q.numel()
+
+
+@needs_kernels
+def test_attention_to_a_neighbourhood_costs_no_more_than_the_neighbourhood():
+    T, window = 4096, 128
+    index = torch.arange(T, dtype=torch.int32)[None]
+    spans = (index - window).clamp(min=0), (index + window).clamp(max=T)
+    q, k, v = (random(1, 1, T, 8, seed=i).requires_grad_() for i in range(3))
+    y = ops.attend(q, k, v, spans=spans)
+    assert kept_numbers(y) < T * 5 * window  # what they see is two windows
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kv_heads", [4, 1])
-@pytest.mark.parametrize("T", [1, 96, 300])
-def test_attention_written_out_matches_scaled_dot_product_attention(dtype, kv_heads, T):
-    B, H, K = 2, 4, 16
-    generator = torch.Generator().manual_seed(5)
-    boundaries = torch.rand(B, T, generator=generator) < 0.05
-    starts = (torch.arange(T) * boundaries).cummax(1).values.to(torch.int32)
-    index = torch.arange(T)
-    mask = ((index >= starts[..., None]) & (index <= index[:, None]))[:, None]
-
-    def reference(q, k, v):
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        return y.transpose(1, 2).reshape(B, T, H * K)
-
-    inputs = random(B, H, T, K), random(B, kv_heads, T, K, seed=1), random(B, kv_heads, T, K, seed=2)
-    assert_same(
-        lambda q, k, v: ops.attend(q, k, v, mask=None, starts=starts), reference, *inputs, dtype=dtype
-    )
-
-
-def test_attention_with_starts_is_attention_with_the_mask_they_stand_for():
-    q, k, v = random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), random(1, 2, 6, 8, seed=2)
-    starts = torch.tensor([[0, 0, 2, 2, 2, 5]], dtype=torch.int32)
-    mask = torch.tensor([[starts[0, i] <= j <= i for j in range(6)] for i in range(6)])[None, None]
-    torch.testing.assert_close(
-        ops.attend(q, k, v, mask=None, starts=starts), ops.attend(q, k, v, mask=mask, starts=None)
-    )
+def test_gradients_of_attention_do_not_depend_on_the_number_of_threads(dtype):
+    q, k, v = (random(2, 4, 200, 16, seed=i).to(dtype).requires_grad_() for i in range(3))
+    bias = random(4, 399, seed=3).requires_grad_()
+    before, gradients = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            y = ops.attend(q, k, v, spans=spans_of("documents", 2, 200, 200), bias=bias)
+            gradients.append(torch.autograd.grad(y.float().square().sum(), bias)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("native", [True, False])
-def test_cross_entropy_matches_torch_also_in_chunks(dtype, native, monkeypatch):
+@pytest.mark.parametrize("biased", [True, False])
+def test_cross_entropy_matches_torch_also_in_chunks(dtype, native, biased, monkeypatch):
     monkeypatch.setattr(ops, "CHUNK_ELEMENTS", 50 * 7)  # 7 rows at a time
     if not native:
         monkeypatch.setattr(ops, "kernels", lambda: None)
@@ -150,13 +333,37 @@ def test_cross_entropy_matches_torch_also_in_chunks(dtype, native, monkeypatch):
     weights = torch.rand(23, generator=torch.Generator().manual_seed(2))
     weights[3] = 0
 
-    def reference(h, w):
-        return (F.cross_entropy(h @ w.T, targets, reduction="none") * weights.double()).sum()[None]
+    def reference(h, w, b=0):
+        nats = F.cross_entropy(h @ w.T + b, targets, reduction="none")
+        return (nats * weights.double()).sum()[None]
 
-    inputs = random(23, 32), random(50, 32, seed=1)
+    inputs = [random(23, 32), random(50, 32, seed=1), random(50, seed=3)][: 3 if biased else 2]
     assert_same(
-        lambda h, w: ops.cross_entropy(h, w, targets, weights)[0][None], reference, *inputs, dtype=dtype
+        lambda h, w, b=None: ops.cross_entropy(h, w, targets, weights, b)[0][None],
+        reference,
+        *inputs,
+        dtype=dtype,
     )
+
+
+def test_a_bias_alone_can_be_learned():
+    hidden, output, bias = random(5, 8), random(10, 8, seed=1), torch.zeros(10).requires_grad_()
+    targets = torch.tensor([3, 1, 4, 1, 5])
+    total, _ = ops.cross_entropy(hidden, output, targets, torch.ones(5), bias)
+    total.backward()
+    expected = (hidden @ output.T).softmax(-1).sum(0) - F.one_hot(targets, 10).sum(0)
+    torch.testing.assert_close(bias.grad, expected)
+
+
+def test_binary_cross_entropy_is_that_of_the_logistic_function():
+    logits, labels = torch.tensor([0.0, 2.0, -3.0, 100.0]).requires_grad_(), torch.tensor([1, 0, 0, 1])
+    weights = torch.tensor([1.0, 0.5, 0.0, 2.0])
+    total, each = ops.binary_cross_entropy(logits, labels, weights)
+    expected = torch.tensor([math.log(2), math.log1p(math.exp(2)), math.log1p(math.exp(-3)), 0.0])
+    torch.testing.assert_close(each, expected)
+    torch.testing.assert_close(total, (weights * expected).sum())
+    total.backward()
+    torch.testing.assert_close(logits.grad, weights * (logits.detach().sigmoid() - labels))
 
 
 def test_a_weight_of_zero_gives_no_gradient():
@@ -202,10 +409,11 @@ def test_dropout_keeps_the_mean_drops_the_rate_and_depends_on_the_seed_alone(nat
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_swiglu_holds_far_from_zero(dtype):
+@pytest.mark.parametrize("activation", ["swiglu", "geglu", "geglu_tanh"])
+def test_gated_activations_hold_far_from_zero(dtype, activation):
     gates = torch.tensor([[-1e4, -500.0, -178.0, -90.0, 90.0, 178.0, 500.0, 1e4] * 4])
     inputs = torch.cat([gates, torch.ones_like(gates)], -1).to(dtype).requires_grad_()
-    out = ops.swiglu(inputs)
-    torch.testing.assert_close(out.float(), F.silu(inputs[..., :32].float()).detach(), rtol=1e-2, atol=1e-6)
+    out = ops.gated(inputs, activation)
+    torch.testing.assert_close(out.float(), inputs.detach()[..., :32].float().relu(), rtol=1e-2, atol=1e-6)
     out.sum().backward()
     assert bool(inputs.grad.isfinite().all())

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gristmill.batch import Visibility
 from gristmill.model.config import ModelSettings, NgramSettings, resolve
-from gristmill.model.transformer import Transformer, attention_mask, segment_positions, segment_starts
+from gristmill.model.transformer import Transformer
+from gristmill.model.visibility import attention_mask, segment_positions, segment_spans
 
 VOCAB, LENGTH = 40, 16
 
@@ -59,7 +60,7 @@ def outputs(
 ) -> torch.Tensor:
     positions = segment_positions(segments)
     if how == "starts":
-        return MODELS[kind](tokens, starts=segment_starts(segments), positions=positions)
+        return MODELS[kind](tokens, spans=segment_spans(segments, Visibility.CAUSAL), positions=positions)
     return MODELS[kind](tokens, mask=attention_mask(segments, visibility), positions=positions)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from gristmill.errors import InputError
 from gristmill.tokenizer import Tokenizer
-from gristmill.tokenizer.convert import from_gpt2, from_llama2c
+from gristmill.tokenizer.convert import from_bert, from_gpt2, from_llama2c
 
 
 def write_llama2c(path, pieces):
@@ -74,3 +74,25 @@ def test_the_files_of_gpt2_give_the_ids_of_gpt2(shared_data):
     assert tokenizer.vocab_size == 50257
     assert tokenizer.special["eos"] == 50256
     assert tokenizer.decode(tokenizer.encode(story := "Once, 1234 – 中文\r\n <|endoftext|>")) == story
+
+
+def test_a_list_of_words_gives_their_ids_in_its_order(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "mill", "##er", "磨", "The"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    tokenizer = from_bert(tmp_path)
+    assert tokenizer.encode("The  miller磨 ground") == [5, 6, 7, 8, 1]
+    assert dict(tokenizer.special) == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"do_lower_case": false, "mask_token": {"content": "mill"}}'
+    )
+    tokenizer = from_bert(tmp_path)
+    assert tokenizer.encode("The") == [9]
+    assert tokenizer.special["mask"] == 6
+
+
+def test_a_list_of_other_words_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no tokenizer of BERT"):
+        from_bert(tmp_path)
+    (tmp_path / "vocab.txt").write_text("<s>\n</s>\nthe\n")
+    with pytest.raises(InputError, match=r"no \[CLS\], \[MASK\], \[PAD\], \[SEP\], \[UNK\]"):
+        from_bert(tmp_path)

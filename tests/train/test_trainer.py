@@ -14,7 +14,7 @@ from gristmill.rows import Rows
 from gristmill.train.loader import Cursor, Loader
 from gristmill.train.settings import PretrainSettings, resolve_batch
 from gristmill.train.validate import score_documents
-from tests.train.tiny import EOS, byte_store, paragraphs, tiny_model, tiny_trainer
+from tests.train.tiny import byte_store, byte_vocabulary, paragraphs, tiny_model, tiny_trainer
 
 
 def losses(trainer) -> list[float]:
@@ -45,7 +45,7 @@ def test_the_saved_model_has_the_validation_loss_that_was_reported(tmp_path):
     trained = trainer.run()
     model = load_model(tmp_path / "m")
     store = byte_store(paragraphs(11)[8:], tmp_path, "again")
-    scores = score_documents(model, store, row_tokens=32, end_token=EOS)
+    scores = score_documents(model, store, row_tokens=32, vocabulary=byte_vocabulary())
     assert scores.nats_per_token == pytest.approx(trained.validation.nats_per_token, rel=1e-5)
     assert trained.metrics["best"]["nats_per_token"] == pytest.approx(
         trained.validation.nats_per_token, rel=1e-5
@@ -56,7 +56,7 @@ def test_validation_counts_every_byte_once_and_no_end_token(tmp_path):
     texts = paragraphs(3)
     store = byte_store(texts, tmp_path, "valid")
     model = load_untrained()
-    scores = score_documents(model, store, row_tokens=32, end_token=EOS)
+    scores = score_documents(model, store, row_tokens=32, vocabulary=byte_vocabulary())
     assert scores.tokens.tolist() == [len(text.encode()) for text in texts]
     assert scores.text_bytes.tolist() == scores.tokens.tolist()
     assert scores.bits_per_byte == pytest.approx(scores.nats_per_token / math.log(2))
@@ -66,7 +66,8 @@ def test_validation_does_not_depend_on_how_many_rows_are_scored_at_a_time(tmp_pa
     store = byte_store(paragraphs(4), tmp_path, "valid")
     model = load_untrained()
     few, many = (
-        score_documents(model, store, row_tokens=32, end_token=EOS, batch_tokens=n) for n in (32, 4096)
+        score_documents(model, store, row_tokens=32, vocabulary=byte_vocabulary(), batch_tokens=n)
+        for n in (32, 4096)
     )
     np.testing.assert_allclose(few.nats, many.nats, rtol=1e-5)
 
@@ -84,10 +85,10 @@ def test_micro_batches_do_not_change_the_gradient(tmp_path):
     for micro in (1, 2, 4):
         trainer = tiny_trainer(tmp_path / str(micro), dropout=0.0)
         settings = {"row_tokens": 32, "rows": 4, "micro_rows": micro, "seed": 0}
-        with Loader(trainer.train_store, trainer.settings.objective, **settings) as loader:
-            step = loader.step(Cursor(0, 0), 0)
+        with Loader(trainer.train_store, trainer.objective, **settings) as loader:
+            step = loader.step(Cursor(0, 0), 0, 10)
         assert len(step.batches) == 4 // micro
-        gradients, loss = trainer._gradients(load_untrained(), step)
+        gradients, loss, _ = trainer._gradients(load_untrained(), step)
         results.append((loss, {name: g.to_dense() if g.is_sparse else g for name, g in gradients.items()}))
     for loss, gradients in results[1:]:
         assert loss == pytest.approx(results[0][0], rel=1e-6)
@@ -161,7 +162,7 @@ def test_steps_are_a_function_of_where_they_begin(tmp_path):
         cursor, seen = Cursor(0, 0), []
         with Loader(store, Causal(), row_tokens=32, rows=4, micro_rows=2, seed=3) as loader:
             for number in range(60):
-                step = loader.step(cursor, number)
+                step = loader.step(cursor, number, 10)
                 seen.append(torch.cat([batch.tokens for batch in step.batches]))
                 cursor = step.after
                 if jump:  # a loader of its own for each step, as after a resume

@@ -8,8 +8,9 @@ from gristmill.corpus.shards import TokenStore
 from gristmill.model.config import ModelConfig, ModelSettings, NgramSettings, resolve
 from gristmill.train.settings import PretrainSettings
 from gristmill.train.trainer import Trainer
+from gristmill.vocabulary import Vocabulary
 
-BOS, EOS, VOCABULARY = 256, 257, 258
+BOS, EOS, MASK, VOCABULARY = 256, 257, 258, 265
 TEXTS = Path(__file__).resolve().parents[2] / "recipes" / "texts"
 
 
@@ -23,6 +24,15 @@ def byte_store(texts: list[str], folder: Path, name: str) -> TokenStore:
         offsets=np.concatenate([[0], np.cumsum([len(s) for s in stored])]).astype(np.int64),
         text_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int32),
         ids_path=ids,
+    )
+
+
+def byte_vocabulary() -> Vocabulary:
+    """256 bytes, four special tokens (bos is cls, and eos is sep, so that one store serves all kinds), sentinels."""
+    return Vocabulary(
+        pieces=(*(bytes([i]) for i in range(256)), *[b""] * (VOCABULARY - 256)),
+        special={"bos": BOS, "eos": EOS, "cls": BOS, "sep": EOS, "mask": MASK, "pad": 259},
+        sentinels=(260, 261, 262, 263, 264),
     )
 
 
@@ -66,7 +76,7 @@ def tiny_trainer(
         settings=PretrainSettings(**{**defaults, **settings}),
         train=byte_store(paragraphs(8), folder.parent, "train"),
         valid=byte_store(paragraphs(11)[8:], folder.parent, "valid"),
-        end_token=EOS,
+        vocabulary=byte_vocabulary(),
         seed=seed,
         hooks=tuple(hooks),
         say=say,

@@ -11,7 +11,7 @@ import numpy as np
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError
 from gristmill.evaluate.intervals import ratio_interval
-from gristmill.model.transformer import Transformer
+from gristmill.model.base import Model
 from gristmill.tokenizer import Tokenizer
 from gristmill.train.validate import DocumentScores, score_documents
 
@@ -28,7 +28,7 @@ class Scored:
 
 
 def score_texts(
-    model: Transformer, tokenizer: Tokenizer, documents: Sequence[Scored], *, row_tokens: int
+    model: Model, tokenizer: Tokenizer, documents: Sequence[Scored], *, row_tokens: int
 ) -> DocumentScores:
     """Returns what each document costs, in rows of `row_tokens` that do not overlap, as in validation.
 
@@ -50,7 +50,7 @@ def score_texts(
         text_bytes=np.array([len(document.text.encode()) for document in documents], dtype=np.int64),
         ids_path=Path("unused"),
     )
-    return score_documents(model, store, row_tokens=row_tokens, end_token=eos)
+    return score_documents(model, store, row_tokens=row_tokens, vocabulary=tokenizer.vocabulary())
 
 
 def figures(

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from gristmill.batch import Visibility
 from gristmill.generate.native import NativeStep, native_step
 from gristmill.model.ngrams import ngram_rows
-from gristmill.model.transformer import LayerNorm, Rotary, Transformer, attention_mask, segment_positions
+from gristmill.model.transformer import LayerNorm, Rotary, Transformer
+from gristmill.model.visibility import attention_mask, segment_positions
 
 __all__ = [
     "Decoder",
@@ -298,7 +299,7 @@ def _rotation(model: Transformer, like: Tensor) -> Rotation:
     H, G, K = config.heads, config.kv_heads, config.head_size
     cosines, sines = (
         table[: config.maximum_positions].to(like.dtype)
-        for table in Rotary(config)(config.maximum_positions, like.device)
+        for table in Rotary(config.head_size, config.rotary_base)(config.maximum_positions, like.device)
     )
     straight, epsilon = like.new_ones(config.layers, 1, H + G, K), None
     if config.qk_norm:

@@ -9,7 +9,7 @@ from gristmill.artifact import Artifact, open_artifact
 from gristmill.errors import CorruptArtifact, InputError
 from gristmill.model.checkpoint import load_model
 from gristmill.model.config import ModelConfig
-from gristmill.model.transformer import Transformer
+from gristmill.model.base import Model
 from gristmill.tokenizer import Tokenizer
 
 __all__ = ["CHECKPOINT", "FORMAT", "TOKENIZER", "Loaded", "find_checkpoint", "load_run"]
@@ -25,7 +25,7 @@ TOKENIZER = "tokenizer"
 class Loaded:
     """A model, the tokenizer that it was trained with, and where they came from."""
 
-    model: Transformer
+    model: Model
     tokenizer: Tokenizer
     artifact: Artifact
 

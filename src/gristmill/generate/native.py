@@ -81,7 +81,7 @@ class NativeStep:
         self._shift = self._narrow(model.norm.bias) if isinstance(model.norm, LayerNorm) else None
         self._output = self._address(model.output_weight)
         tables = (
-            Rotary(config)(config.maximum_positions, torch.device("cpu"))
+            Rotary(config.head_size, config.rotary_base)(config.maximum_positions, torch.device("cpu"))
             if config.positions == "rotary"
             else ()
         )

@@ -15,9 +15,16 @@ from gristmill.errors import CorruptArtifact, InputError, RunError
 from gristmill.generate.completing import prompt_tokens
 from gristmill.generate.load import CHECKPOINT, FORMAT, TOKENIZER, Loaded
 from gristmill.model.checkpoint import save_model
-from gristmill.model.exchange import from_llama2c, from_transformers, to_transformers
+from gristmill.model.config import ModelConfig
+from gristmill.model.exchange import (
+    Pooling,
+    from_llama2c,
+    from_transformers,
+    to_sentence_transformers,
+    to_transformers,
+)
 from gristmill.tokenizer import Tokenizer
-from gristmill.tokenizer.convert import from_gpt2
+from gristmill.tokenizer.convert import from_bert, from_gpt2
 from gristmill.tokenizer.convert import from_llama2c as tokenizer_from_llama2c
 
 __all__ = ["export_run", "import_model"]
@@ -26,14 +33,24 @@ PROBE = "In 1984, 3 naïve cats\n\tsat — “so what?” 床前明月光，疑�
 """Text with a bit of everything, on which the exported tokenizer has to agree with ours."""
 
 
-def export_run(loaded: Loaded, out: Path, *, force: bool = False) -> dict[str, Any]:
-    """Writes a directory that `AutoModelForCausalLM` and `AutoTokenizer` load, and returns what was compared.
+def export_run(
+    loaded: Loaded, out: Path, *, pooling: Pooling | None = None, force: bool = False
+) -> dict[str, Any]:
+    """Writes a directory that a stock class and `AutoTokenizer` load, and returns what was compared.
 
-    The logits are compared with the stock class, and the tokens of a prompt with the stock tokenizer: it begins
-    every text with bos as `gristmill generate` does, so greedy texts are the same. The directory appears whole.
+    The logits are compared with the stock class, and the tokens of a text with the stock tokenizer: for a decoder it
+    begins every text with bos as `gristmill generate` does, so greedy texts are the same; for an encoder it puts
+    between [CLS] and [SEP] what stood there in training. The directory appears whole.
+
+    Args:
+        loaded: the model and its tokenizer.
+        out: the directory to write.
+        pooling: how `SentenceTransformer(out)` makes an encoder's embeddings; None leaves its files out.
+        force: replace what is in the directory.
 
     Raises:
-        InputError: `out` is not empty, or the model has parts that the stock class does not.
+        InputError: `out` is not empty, the model has parts that the stock class does not, or is no encoder and there
+            is `pooling`.
         RunError: logits or tokens differ.
     """
     refuse_to_overwrite(out, force)
@@ -43,9 +60,11 @@ def export_run(loaded: Loaded, out: Path, *, force: bool = False) -> dict[str, A
         partial.mkdir(parents=True)
         try:
             with _quiet_transformers():
+                if pooling is not None:
+                    to_sentence_transformers(loaded.config, partial, pooling=pooling)
                 difference = to_transformers(loaded.model.float(), partial, dict(loaded.tokenizer.special))
-                _write_tokenizer(loaded.tokenizer, partial)
-                _compare_tokens(loaded.tokenizer, partial)
+                _write_tokenizer(loaded.tokenizer, loaded.config, partial)
+                _compare_tokens(loaded.tokenizer, loaded.config, partial)
             if out.exists():
                 shutil.rmtree(out)
             partial.rename(out)
@@ -56,7 +75,11 @@ def export_run(loaded: Loaded, out: Path, *, force: bool = False) -> dict[str, A
         "family": loaded.config.family,
         "largest_logit_difference": difference,
         "source_content_hash": loaded.artifact.manifest.content_hash,
-        "files": {file.name: file.stat().st_size for file in sorted(out.iterdir())},
+        "files": {
+            str(file.relative_to(out)): file.stat().st_size
+            for file in sorted(out.rglob("*"))
+            if file.is_file()
+        },
     }
 
 
@@ -66,8 +89,8 @@ def import_model(source: Path, out: Path, *, tokenizer: Path | None = None, forc
     Args:
         source: the directory, or the file.
         out: the checkpoint's directory.
-        tokenizer: a directory with a `tokenizer.json` (or GPT-2's pair of files), or a llama2.c tokenizer; by
-            default the source directory.
+        tokenizer: a directory with a `tokenizer.json` (or GPT-2's pair of files, or BERT's `vocab.txt`), or a
+            llama2.c tokenizer; by default the source directory.
         force: move what stands at `out` to `replaced/` beside it.
 
     Raises:
@@ -124,35 +147,61 @@ def _read_tokenizer(path: Path) -> Tokenizer:
             f"{path.name} has no tokenizer in it",
             "name its tokenizer too: --tokenizer tok512.bin (or a directory)",
         )
-    if (path / "encoder.json").is_file() and not (path / "tokenizer.json").is_file():
-        return from_gpt2(path)
+    if not (path / "tokenizer.json").is_file():
+        if (path / "encoder.json").is_file():
+            return from_gpt2(path)
+        if (path / "vocab.txt").is_file():
+            return from_bert(path)
     return Tokenizer.from_directory(path)
 
 
-def _write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Writes the tokenizer's files, with a template that begins texts as `prompt_tokens` does."""
+def _frame(tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], list[int]]:
+    """What stands before and after a text, as it did in training."""
+    special = tokenizer.special
+    if config.kind != "encoder":
+        return prompt_tokens(tokenizer, ""), []
+    names = ("cls", "sep") if {"cls", "sep"} <= set(special) else ("bos", "eos")
+    begin, end = ([special[name]] if name in special else [] for name in names)
+    return begin, end
+
+
+def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
+    """Writes the tokenizer's files, with a template that frames texts as `_frame` does."""
     tokenizer.save(directory)
+    if config.kind == "encoder":
+        path = directory / "tokenizer_config.json"
+        types = ["token_type_ids"] if config.token_types else []
+        stated = {
+            "model_input_names": ["input_ids", *types, "attention_mask"],
+            "model_max_length": config.maximum_positions,
+        }
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | stated)
     path = directory / "tokenizer.json"
     layout = json.loads(path.read_text(encoding="utf-8"))
-    begin = [tokenizer.name(token) for token in prompt_tokens(tokenizer, "")]
-    text: list[dict[str, Any]] = [{"SpecialToken": {"id": name, "type_id": 0}} for name in begin]
+    begin, end = _frame(tokenizer, config)
+
+    def said(tokens: list[int], text: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": tokenizer.name(token), "type_id": text}} for token in tokens]
+
+    single = [*said(begin, 0), {"Sequence": {"id": "A", "type_id": 0}}, *said(end, 0)]
     layout["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [*text, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [*text, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}, *said(end, 1)],
         "special_tokens": {
             name: {"id": name, "ids": [token], "tokens": [name]}
-            for name, token in zip(begin, prompt_tokens(tokenizer, ""), strict=True)
+            for name, token in ((tokenizer.name(token), token) for token in dict.fromkeys(begin + end))
         },
     }
     write_json(path, layout)
 
 
-def _compare_tokens(tokenizer: Tokenizer, directory: Path) -> None:
+def _compare_tokens(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
     import transformers
 
     stock = transformers.AutoTokenizer.from_pretrained(directory)
-    theirs, ours = stock(PROBE)["input_ids"], prompt_tokens(tokenizer, PROBE)
+    begin, end = _frame(tokenizer, config)
+    theirs, ours = stock(PROBE)["input_ids"], [*begin, *tokenizer.encode(PROBE), *end]
     if theirs != ours:
         at = next(
             (i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours)

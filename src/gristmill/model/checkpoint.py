@@ -15,7 +15,8 @@ from gristmill.artifact import write_json
 from gristmill.config import from_dict, to_dict
 from gristmill.errors import CorruptArtifact, InputError
 from gristmill.model.config import ModelConfig
-from gristmill.model.transformer import Transformer
+from gristmill.model.base import Model
+from gristmill.model.build import make_model
 
 __all__ = ["CONFIG", "WEIGHTS", "load_config", "load_model", "read_tensors", "save_model", "write_tensors"]
 
@@ -60,7 +61,7 @@ def load_config(directory: Path) -> ModelConfig:
 
 def load_model(
     directory: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
-) -> Transformer:
+) -> Model:
     """Returns the model in a directory, ready to answer; its weights are memory-mapped until they are converted.
 
     Raises:
@@ -69,7 +70,7 @@ def load_model(
     """
     config = load_config(directory)
     with torch.device("meta"):
-        model = Transformer(config)
+        model = make_model(config)
     tensors = read_tensors(directory / WEIGHTS)
     tensors = {name: tensor.to(device=device, dtype=dtype) for name, tensor in tensors.items()}
     try:

@@ -4,7 +4,7 @@ Nothing is guessed: every field that changes what is computed is read or refused
 is an error. Golden tests compare the logits with the stock classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,16 @@ from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
 from gristmill.model.family import Family
 
-__all__ = ["gpt2_like", "llama_like"]
+__all__ = [
+    "Taken",
+    "expect",
+    "gpt2_like",
+    "heads_and_size",
+    "llama_like",
+    "number",
+    "split_qkv",
+    "stock_class",
+]
 
 
 def llama_like(  # noqa: C901 - four short functions that belong together
@@ -46,24 +55,24 @@ def llama_like(  # noqa: C901 - four short functions that belong together
         }
 
     def from_config(theirs: Mapping[str, Any]) -> ModelConfig:
-        _expect(theirs, "hidden_act", "silu")
+        expect(theirs, "hidden_act", "silu")
         for field in ("attention_bias", "mlp_bias", "use_sliding_window"):
-            _expect(theirs, field, False)
+            expect(theirs, field, False)
         rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
         if rope.get("rope_type", rope.get("type", "default")) != "default":
             raise InputError(f'config.json scales rotary positions ("{rope}"), which this core does not do')
-        heads = _number(theirs, "num_attention_heads")
-        width = _number(theirs, "hidden_size")
+        heads = number(theirs, "num_attention_heads")
+        width = number(theirs, "hidden_size")
         return ModelConfig(
             family=model_type,
-            vocab_size=_number(theirs, "vocab_size"),
-            layers=_number(theirs, "num_hidden_layers"),
+            vocab_size=number(theirs, "vocab_size"),
+            layers=number(theirs, "num_hidden_layers"),
             width=width,
             heads=heads,
             kv_heads=theirs.get("num_key_value_heads") or heads,
             head_size=theirs.get("head_dim") or width // heads,
-            feed_forward=_number(theirs, "intermediate_size"),
-            maximum_positions=_number(theirs, "max_position_embeddings"),
+            feed_forward=number(theirs, "intermediate_size"),
+            maximum_positions=number(theirs, "max_position_embeddings"),
             tied=bool(theirs.get("tie_word_embeddings", False)),
             norm="rms",
             norm_epsilon=float(theirs.get("rms_norm_eps", norm_epsilon)),
@@ -83,7 +92,7 @@ def llama_like(  # noqa: C901 - four short functions that belong together
             theirs["lm_head.weight"] = ours["output.weight"]
         for i in range(config.layers):
             a, b = f"blocks.{i}.", f"model.layers.{i}."
-            q, k, v = _split_qkv(config, ours[a + "attention.qkv.weight"])
+            q, k, v = split_qkv(config, ours[a + "attention.qkv.weight"])
             gate, up = ours[a + "feed_forward.up.weight"].chunk(2)
             theirs |= {
                 b + "self_attn.q_proj.weight": q,
@@ -102,7 +111,7 @@ def llama_like(  # noqa: C901 - four short functions that belong together
         return {name: tensor.contiguous() for name, tensor in theirs.items()}
 
     def from_state(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        take = _Taken(theirs)
+        take = Taken(theirs)
         ours = {
             "embedding.weight": take("model.embed_tokens.weight"),
             "norm.weight": take("model.norm.weight"),
@@ -131,16 +140,19 @@ def llama_like(  # noqa: C901 - four short functions that belong together
         return ours
 
     return Family(
-        norm="rms",
-        norm_epsilon=norm_epsilon,
-        positions="rotary",
-        rotary_base=rotary_base,
-        activation="swiglu",
-        bias=False,
-        qk_norm=qk_norm,
+        fixed={
+            "norm": "rms",
+            "norm_epsilon": norm_epsilon,
+            "positions": "rotary",
+            "rotary_base": rotary_base,
+            "activation": "swiglu",
+            "bias": False,
+            "qk_norm": qk_norm,
+        },
         feed_forward_ratio=8 / 3,
         head_size_is_width_over_heads=False,
-        architecture=architecture,
+        shares_keys=True,
+        architecture=lambda config: architecture,
         to_config=to_config,
         from_config=from_config,
         to_state=to_state,
@@ -177,20 +189,20 @@ def gpt2_like() -> Family:  # noqa: C901 - four short functions that belong toge
             raise InputError(
                 f'config.json: activation_function is "{theirs["activation_function"]}", expected "gelu_new"'
             )
-        _expect(theirs, "scale_attn_weights", True)
-        _expect(theirs, "scale_attn_by_inverse_layer_idx", False)
-        _expect(theirs, "add_cross_attention", False)
-        width, heads = _number(theirs, "n_embd"), _number(theirs, "n_head")
+        expect(theirs, "scale_attn_weights", True)
+        expect(theirs, "scale_attn_by_inverse_layer_idx", False)
+        expect(theirs, "add_cross_attention", False)
+        width, heads = number(theirs, "n_embd"), number(theirs, "n_head")
         return ModelConfig(
             family="gpt2",
-            vocab_size=_number(theirs, "vocab_size"),
-            layers=_number(theirs, "n_layer"),
+            vocab_size=number(theirs, "vocab_size"),
+            layers=number(theirs, "n_layer"),
             width=width,
             heads=heads,
             kv_heads=heads,
             head_size=width // heads,
             feed_forward=theirs.get("n_inner") or 4 * width,
-            maximum_positions=_number(theirs, "n_positions"),
+            maximum_positions=number(theirs, "n_positions"),
             tied=bool(theirs.get("tie_word_embeddings", True)),
             norm="layer",
             norm_epsilon=float(theirs.get("layer_norm_epsilon", 1e-5)),
@@ -230,7 +242,7 @@ def gpt2_like() -> Family:  # noqa: C901 - four short functions that belong toge
 
     def from_state(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # GPT-2's own files leave out the prefix that the class with a head adds
-        take = _Taken(
+        take = Taken(
             {
                 name if name.startswith(("transformer.", "lm_head")) else f"transformer.{name}": tensor
                 for name, tensor in theirs.items()
@@ -258,16 +270,18 @@ def gpt2_like() -> Family:  # noqa: C901 - four short functions that belong toge
         return ours
 
     return Family(
-        norm="layer",
-        norm_epsilon=1e-5,
-        positions="learned",
-        rotary_base=0.0,
-        activation="gelu_tanh",
-        bias=True,
-        qk_norm=False,
+        fixed={
+            "norm": "layer",
+            "norm_epsilon": 1e-5,
+            "positions": "learned",
+            "rotary_base": 0.0,
+            "activation": "gelu_tanh",
+            "bias": True,
+            "qk_norm": False,
+        },
         feed_forward_ratio=4.0,
         head_size_is_width_over_heads=True,
-        architecture="GPT2LMHeadModel",
+        architecture=lambda config: "GPT2LMHeadModel",
         to_config=to_config,
         from_config=from_config,
         to_state=to_state,
@@ -275,13 +289,14 @@ def gpt2_like() -> Family:  # noqa: C901 - four short functions that belong toge
     )
 
 
-class _Taken:
+class Taken:
     """Takes tensors out of a state by name, and complains of what is missing or left over."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self._left = dict(state)
 
     def __call__(self, name: str) -> Tensor:
+        """Returns a tensor, which is then no longer there; InputError where it is not."""
         if name not in self._left:
             raise InputError(
                 f'the weights have no tensor "{name}"',
@@ -289,10 +304,33 @@ class _Taken:
             )
         return self._left.pop(name)
 
+    def one_of(self, *names: str) -> Tensor:
+        """Returns the tensor that goes by several names, of which some are there; all of these have to agree."""
+        found = [name for name in names if name in self._left]
+        tensor = self(found[0] if found else names[0])
+        for name in found[1:]:
+            if not torch.equal(self(name), tensor):
+                raise InputError(
+                    f'the tensors "{found[0]}" and "{name}" differ, and in this family they are one',
+                    "a model with separate tables for these can not be imported",
+                )
+        return tensor
+
     def ignore(self, name: str) -> None:
+        """Takes a tensor that says nothing new, where there is one."""
         self._left.pop(name, None)
 
+    def same(self, name: str, tensor: Tensor) -> None:
+        """Takes a tensor that a tied model stores twice, and complains where the two differ."""
+        again = self._left.pop(name, None)
+        if again is not None and not torch.equal(again, tensor):
+            raise InputError(
+                f'the weights\' "{name}" differs from the tensor that this family ties it to',
+                "a model whose output matrix is not its embedding can not be held by this family",
+            )
+
     def finish(self) -> None:
+        """Complains of tensors that nobody took."""
         if self._left:
             few = ", ".join(sorted(self._left)[:3])
             raise InputError(
@@ -300,19 +338,43 @@ class _Taken:
             )
 
 
-def _split_qkv(config: ModelConfig, qkv: Tensor) -> tuple[Tensor, ...]:
+def split_qkv(config: ModelConfig, qkv: Tensor) -> tuple[Tensor, ...]:
+    """Returns queries, keys and values of the matrix, or the bias, that holds all three."""
     sizes = [config.heads * config.head_size, *[config.kv_heads * config.head_size] * 2]
     return torch.split(qkv, sizes)
 
 
-def _number(theirs: Mapping[str, Any], field: str) -> int:
+def number(theirs: Mapping[str, Any], field: str) -> int:
+    """Returns a field that has to be a positive whole number."""
     value = theirs.get(field)
     if not isinstance(value, int) or value <= 0:
         raise InputError(f"config.json: {field} is {value!r}, expected a positive whole number")
     return value
 
 
-def _expect(theirs: Mapping[str, Any], field: str, value: Any) -> None:
+def heads_and_size(theirs: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns the heads of a model whose heads share its width evenly, and their size."""
+    width, heads = number(theirs, "hidden_size"), number(theirs, "num_attention_heads")
+    if width % heads:
+        raise InputError(f"config.json: hidden_size {width} does not divide into num_attention_heads {heads}")
+    return heads, width // heads
+
+
+def stock_class(theirs: Mapping[str, Any], known: Sequence[str]) -> str:
+    """Returns the class that wrote a model, which says what heads it has, where that is one of those known."""
+    classes = theirs.get("architectures") or []
+    if len(classes) != 1 or classes[0] not in known:
+        found = ", ".join(map(str, classes)) or "nothing"
+        raise InputError(
+            f"config.json: architectures names {found}, expected one of {', '.join(known)}",
+            "name the class that wrote the weights; of a model with another head the trunk alone can be read: "
+            "save it with AutoModel.from_pretrained(...).save_pretrained(...)",
+        )
+    return str(classes[0])
+
+
+def expect(theirs: Mapping[str, Any], field: str, value: Any) -> None:
+    """Refuses a field that has another value than the only one that the core does."""
     if theirs.get(field, value) not in (value, None):
         raise InputError(
             f"config.json: {field} is {theirs[field]!r}, which this core does not do (it does {value!r})"

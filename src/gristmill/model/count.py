@@ -1,5 +1,10 @@
 """Parameters, floating-point operations and bytes, counted from the config before anything is made."""
 
+import functools
+
+import torch
+
+from gristmill.model.build import make_model
 from gristmill.model.config import ModelConfig
 
 __all__ = ["activation_bytes_per_token", "parameter_counts", "training_bytes", "training_flops_per_token"]
@@ -7,35 +12,58 @@ __all__ = ["activation_bytes_per_token", "parameter_counts", "training_bytes", "
 
 def parameter_counts(config: ModelConfig) -> dict[str, int]:
     """Returns parameters by part, and their total."""
-    D, F, K = config.width, config.feed_forward, config.head_size
-    inner, qkv = config.heads * K, (config.heads + 2 * config.kv_heads) * K
-    gated = 2 if config.activation == "swiglu" else 1
-    attention = D * qkv + inner * D + (config.bias and qkv + D)
-    feed_forward = D * F * gated + F * D + (config.bias and F * gated + D)
-    norm = D * (2 if config.norm == "layer" else 1)
-    norms = (2 * config.layers + 1) * norm + (2 * K * config.layers if config.qk_norm else 0)
-    parts = {
-        "token_embedding": config.vocab_size * D,
-        "position_embedding": config.maximum_positions * D if config.positions == "learned" else 0,
-        "ngram_embedding": len(config.ngrams.orders) * config.ngrams.buckets * D if config.ngrams else 0,
-        "attention": attention * config.layers,
-        "feed_forward": feed_forward * config.layers,
-        "norms": norms,
-        "output": 0 if config.tied else config.vocab_size * D,
-    }
+    return dict(_parameter_counts(config))
+
+
+@functools.lru_cache(maxsize=64)
+def _parameter_counts(config: ModelConfig) -> dict[str, int]:
+    with torch.device("meta"):
+        model = make_model(config)
+    parts = dict.fromkeys(
+        ("token_embedding", "position_embedding", "ngram_embedding", "attention", "feed_forward", "norms", "output"), 0
+    )  # fmt: skip
+    for name, parameter in model.named_parameters():
+        parts[_part(name)] += parameter.numel()
     return {**parts, "total": sum(parts.values())}
 
 
-def training_flops_per_token(config: ModelConfig, row_tokens: int) -> int:
-    """Returns the operations of matrix products per token, forward and backward.
+def _part(name: str) -> str:
+    if name.startswith("embedding."):
+        return "token_embedding"
+    if name.startswith(("positions.", "token_types.")):
+        return "position_embedding"
+    if name.startswith("ngrams"):
+        return "ngram_embedding"
+    if "norm" in name:
+        return "norms"
+    if ".feed_forward." in name:
+        return "feed_forward"
+    if ".attention." in name or ".cross." in name or "relative" in name or ".recurrence." in name:
+        return "attention"
+    return "output"
 
-    6 for each weight that is multiplied, and attention's two products over half a row, for it is causal (Kaplan et
-    al. 2020, arXiv:2001.08361, table 1).
+
+def training_flops_per_token(config: ModelConfig, row_tokens: int) -> int:
+    """Returns the operations of matrix products per position of a row, forward and backward.
+
+    6 for each weight that is multiplied, and attention's two products over what a position sees: half a row where it
+    is causal, a window where it is local (Kaplan et al. 2020, arXiv:2001.08361, table 1). Of an encoder-decoder, a
+    position is one that is read or one that is written, and passes through one half of the model; scores over the
+    vocabulary are counted for every position.
     """
     counts = parameter_counts(config)
-    multiplied = counts["attention"] + counts["feed_forward"] + config.vocab_size * config.width
-    scores = 6 * config.layers * config.heads * config.head_size * row_tokens
-    return int(6 * multiplied + scores)
+    multiplied = counts["attention"] + counts["feed_forward"]
+    layers = config.layers
+    if config.encoder_layers:
+        share = config.encoder_layers / (config.encoder_layers + config.layers)
+        multiplied = int(max(share, 1 - share) * multiplied)
+        layers = max(config.layers, config.encoder_layers)
+    seen = 0.0
+    for layer in range(layers if config.core == "transformer" else 0):
+        whole = row_tokens * (0.5 if config.kind == "decoder" else 1.0)
+        seen += min(whole, 2 * config.window + 1) if config.is_local(layer) else whole
+    scores = 12 * config.heads * config.head_size * seen
+    return int(6 * (multiplied + config.vocab_size * config.width) + scores)
 
 
 def training_bytes(config: ModelConfig, *, micro_tokens: int, bfloat16: bool) -> int:
@@ -49,6 +77,5 @@ def training_bytes(config: ModelConfig, *, micro_tokens: int, bfloat16: bool) ->
 def activation_bytes_per_token(config: ModelConfig, *, bfloat16: bool) -> int:
     """Returns what the forward pass keeps for the backward pass, attention's scores left out."""
     inner = (config.heads + 2 * config.kv_heads) * config.head_size
-    gated = 2 if config.activation == "swiglu" else 1
-    kept = 6 * config.width + 2 * inner + (gated + 1) * config.feed_forward
-    return config.layers * kept * (2 if bfloat16 else 4)
+    kept = 6 * config.width + 2 * inner + ((2 if config.gated else 1) + 1) * config.feed_forward
+    return max(config.layers, config.encoder_layers) * kept * (2 if bfloat16 else 4)

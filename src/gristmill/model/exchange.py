@@ -5,8 +5,9 @@ An export is checked before it counts: it is loaded with the stock class, and it
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,24 +16,40 @@ from torch import Tensor
 from gristmill import plugins
 from gristmill.artifact import write_json
 from gristmill.errors import CorruptArtifact, InputError, RunError
+from gristmill.model.base import Model
+from gristmill.model.build import make_model
 from gristmill.model.checkpoint import read_tensors, write_tensors
 from gristmill.model.config import ModelConfig
 from gristmill.model.family import Family
 from gristmill.model.transformer import Transformer
 
-__all__ = ["TOLERANCE", "compare_with_transformers", "from_llama2c", "from_transformers", "to_transformers"]
+__all__ = [
+    "TOLERANCE",
+    "Pooling",
+    "compare_with_transformers",
+    "from_llama2c",
+    "from_transformers",
+    "to_sentence_transformers",
+    "to_transformers",
+]
 
 TOLERANCE = 1e-5
 """Largest difference of a logit, in float32, relative to the largest logit where that is above 1."""
 
+Pooling = Literal["mean", "cls"]
+"""How one embedding is made of a text's hidden states."""
 
-def to_transformers(model: Transformer, directory: Path, special_tokens: dict[str, int]) -> float:
+FAMILY_OF_TYPE = {"electra": "bert", "marian": "transformer"}
+"""Families by the `model_type` of config.json, where that is not the family's own name."""
+
+
+def to_transformers(model: Model, directory: Path, special_tokens: dict[str, int]) -> float:
     """Writes `config.json` and `model.safetensors` into a directory, loads them with the stock class, and compares.
 
     Args:
         model: float32 weights; its family decides the class.
         directory: exists; the caller makes the write atomic.
-        special_tokens: ids by name; "bos", "eos" and "pad" go into the config.
+        special_tokens: ids by name; "bos", "eos" and "pad" go into the config, an encoder's others too.
 
     Returns:
         The largest difference between a logit of ours and theirs.
@@ -49,12 +66,11 @@ def to_transformers(model: Transformer, directory: Path, special_tokens: dict[st
         )
     family: Family = plugins.load("model.families", config.family)
     theirs: dict[str, Any] = family.to_config(config) | {"dtype": "float32", "torch_dtype": "float32"}
-    theirs |= {
-        f"{name}_token_id": special_tokens[name] for name in ("bos", "eos", "pad") if name in special_tokens
-    }
+    theirs |= _token_fields(config, special_tokens)
     write_json(directory / "config.json", theirs)
-    defaults = {key: value for key, value in theirs.items() if key.endswith("_token_id")}
-    write_json(directory / "generation_config.json", {"_from_model_config": True, **defaults})
+    if config.kind != "encoder":
+        defaults = {key: value for key, value in theirs.items() if key.endswith("_token_id")}
+        write_json(directory / "generation_config.json", {"_from_model_config": True, **defaults})
     state = family.to_state(config, {name: t.detach().float() for name, t in model.state_dict().items()})
     write_tensors(state, directory / "model.safetensors")
     difference = compare_with_transformers(model, directory)
@@ -66,7 +82,57 @@ def to_transformers(model: Transformer, directory: Path, special_tokens: dict[st
     return difference
 
 
-def from_transformers(directory: Path) -> Transformer:
+def _token_fields(config: ModelConfig, special_tokens: dict[str, int]) -> dict[str, int | None]:
+    """The fields of config.json that name special tokens."""
+    names = ("bos", "eos", "pad", *(("cls", "sep", "mask") if config.kind == "encoder" else ()))
+    if config.kind != "encoder-decoder":
+        return {f"{name}_token_id": special_tokens[name] for name in names if name in special_tokens}
+    # none is stated too: the defaults of these classes are tokens that mean something else here
+    fields = {f"{name}_token_id": special_tokens.get(name) for name in names}
+    start = special_tokens.get("bos", special_tokens.get("pad"))
+    return fields if start is None else {**fields, "decoder_start_token_id": start}
+
+
+def to_sentence_transformers(config: ModelConfig, directory: Path, *, pooling: Pooling) -> None:
+    """Writes what `SentenceTransformer(directory)` needs beside an exported encoder: normalised embeddings of texts.
+
+    The files are in the words of version 2, which later ones read too.
+
+    Args:
+        config: of the model.
+        directory: where `to_transformers` has written it.
+        pooling: the mean over a text's positions, its first and last token among them; or its first ([CLS]).
+
+    Raises:
+        InputError: the model is no encoder.
+    """
+    if config.kind != "encoder":
+        raise InputError(
+            f"sentence-transformers loads encoders, and the model is of kind {config.kind}",
+            "export it without pooling",
+        )
+    modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for i, (path, name) in enumerate(modules.items())
+        ],
+        "sentence_bert_config.json": {"max_seq_length": config.maximum_positions, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": config.width,
+            "pooling_mode_cls_token": pooling == "cls",
+            "pooling_mode_mean_tokens": pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    }
+    for name, content in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        write_json(directory / name, content)
+
+
+def from_transformers(directory: Path) -> Model:
     """Returns the model in a directory of transformers: config.json and safetensors, whole or in shards.
 
     Raises:
@@ -82,6 +148,7 @@ def from_transformers(directory: Path) -> Transformer:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CorruptArtifact(f"{directory / 'config.json'} is damaged: {error}") from None
     name = theirs.get("model_type", "")
+    name = FAMILY_OF_TYPE.get(name, name)
     if name not in plugins.names("model.families"):
         known = ", ".join(plugins.names("model.families"))
         raise InputError(f'the model in {directory} is of type "{name}"', f"families that are known: {known}")
@@ -91,13 +158,13 @@ def from_transformers(directory: Path) -> Transformer:
         pickles = [*directory.glob("*.bin"), *directory.glob("*.pt*")]
         hint = "pickles are not loaded: save it again with safe_serialization=True" if pickles else None
         raise InputError(f"{directory} has no safetensors file", hint)
+    tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
+    theirs, found = family.canonical(theirs, tensors)
     config = family.from_config(theirs)
-    return build_model(
-        config, family.from_state(config, {k: v for file in files for k, v in read_tensors(file).items()})
-    )
+    return build_model(config, family.from_state(config, found))
 
 
-def from_llama2c(path: Path) -> Transformer:
+def from_llama2c(path: Path) -> Model:
     """Returns the model in a llama2.c file, version 0: seven int32 of header, then float32 tensors in a fixed order.
 
     llama2.c turns pairs (2i, 2i + 1) of a head where we turn (i, i + K/2): the rows of queries and keys are
@@ -151,8 +218,8 @@ def from_llama2c(path: Path) -> Transformer:
 
 
 @torch.no_grad()
-def compare_with_transformers(model: Transformer, directory: Path) -> float:
-    """Returns the largest difference between our logits and those of the stock class, on random tokens."""
+def compare_with_transformers(model: Model, directory: Path) -> float:
+    """Returns the largest difference between our scores and those of the stock class, on random tokens."""
     try:
         import transformers
     except ImportError:
@@ -162,25 +229,75 @@ def compare_with_transformers(model: Transformer, directory: Path) -> float:
         ) from None
     config = model.config
     family: Family = plugins.load("model.families", config.family)
-    stock = getattr(transformers, family.architecture).from_pretrained(directory, dtype=torch.float32).eval()
-    generator = torch.Generator().manual_seed(0)
-    length = min(64, config.maximum_positions)
-    tokens = torch.randint(config.vocab_size, (2, length), generator=generator)
+    # transformers 4.51 knows no argument `dtype`, and 5 warns of the older one
+    stock = getattr(transformers, family.architecture(config)).from_pretrained(directory).float().eval()
     was_training = model.training
-    ours = model.eval().logits(model(tokens)).float()
+    pairs = _OUTPUTS[config.kind](model.eval(), stock)
     model.train(was_training)
-    theirs = stock(tokens).logits
-    return float((ours - theirs).abs().max() / max(1.0, float(theirs.abs().max())))
+    return max(
+        float((ours.float() - theirs).abs().max() / max(1.0, float(theirs.abs().max())))
+        for ours, theirs in pairs
+    )
 
 
-def build_model(config: ModelConfig, state: dict[str, Tensor]) -> Transformer:
+def _decoder_outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
+    """Our logits and theirs."""
+    tokens = _random_tokens(model, min(64, model.config.maximum_positions))
+    return [(model.logits(model(tokens)), stock(tokens).logits)]
+
+
+def _encoder_outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
+    """Our hidden states and theirs, and the scores of every head that the stock class has."""
+    assert isinstance(model, Transformer)
+    config = model.config
+    # long enough for the local layers to leave something out
+    tokens = _random_tokens(model, min(64 + 2 * config.window, config.maximum_positions))
+    types, given = None, {}
+    if config.token_types:
+        types = (torch.arange(tokens.shape[1]) * config.token_types // tokens.shape[1]).expand_as(tokens)
+        given = {"token_type_ids": types}
+    hidden = model(tokens, token_types=types)
+    theirs = stock(tokens, **given)
+    pairs = [(hidden, stock.base_model(tokens, **given).last_hidden_state)]
+    if config.generator_layers:
+        pairs.append((model.detect(hidden), theirs.logits))
+    elif config.pair_head:
+        pairs.append((model.logits(hidden), theirs.prediction_logits))
+        pairs.append((model.pair_logits(hidden[:, 0]), theirs.seq_relationship_logits))
+    elif config.head == "transform":
+        pairs.append((model.logits(hidden), theirs.logits))
+    return pairs
+
+
+def _encoder_decoder_outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
+    """Our logits and theirs, for targets that are shorter than their sources."""
+    assert isinstance(model, Transformer)
+    source = _random_tokens(model, min(64, model.config.maximum_positions))
+    target = source.flip(0)[:, : max(1, 3 * source.shape[1] // 4)]
+    hidden = model(target, memory=model.remember(model.encode(source)))
+    return [(model.logits(hidden), stock(input_ids=source, decoder_input_ids=target).logits)]
+
+
+_OUTPUTS: dict[str, Callable[[Model, Any], list[tuple[Tensor, Tensor]]]] = {
+    "decoder": _decoder_outputs,
+    "encoder": _encoder_outputs,
+    "encoder-decoder": _encoder_decoder_outputs,
+}
+
+
+def _random_tokens(model: Model, length: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(model.config.vocab_size, (2, length), generator=generator)
+
+
+def build_model(config: ModelConfig, state: dict[str, Tensor]) -> Model:
     """Returns a float32 model with these weights.
 
     Raises:
         CorruptArtifact: a tensor has another shape than the config says.
     """
     with torch.device("meta"):
-        model = Transformer(config)
+        model = make_model(config)
     try:
         model.load_state_dict(
             {name: tensor.float().contiguous() for name, tensor in state.items()}, assign=True

@@ -9,25 +9,35 @@ from torch import Tensor
 if TYPE_CHECKING:
     from gristmill.model.config import ModelConfig
 
-__all__ = ["Family"]
+__all__ = ["Family", "Found"]
+
+Found = tuple[Mapping[str, Any], Mapping[str, Tensor]]
+"""A config.json and the tensors beside it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
     """A published architecture as settings of the one core, and its translation to and from transformers."""
 
-    norm: Literal["rms", "layer"]
-    norm_epsilon: float
-    positions: Literal["rotary", "learned"]
-    rotary_base: float
-    activation: Literal["swiglu", "gelu_tanh"]
-    bias: bool
-    qk_norm: bool
+    fixed: Mapping[str, Any]
+    """The fields of ModelConfig that make it this family: norms, positions, activation, biases, heads."""
+    kind: Literal["decoder", "encoder", "encoder-decoder"] = "decoder"
     feed_forward_ratio: float
     """The usual inner size of the feed-forward layers, in widths."""
     head_size_is_width_over_heads: bool
     """Whether the family's configuration has no head size of its own."""
-    architecture: str
+    shares_keys: bool = False
+    """Whether several heads may share keys and values."""
+    tied: bool | None = None
+    """Whether the output matrix always is (True) the embedding; None leaves it to the size."""
+    pair_head: bool = False
+    """Whether it has a place for a next-sentence head."""
+    detection_head: bool = False
+    """Whether it has a place for a replaced-token head."""
+    canonical: "Callable[[Mapping[str, Any], Mapping[str, Tensor]], Found]" = lambda *found: found
+    """A config.json and its tensors as they were found -> the one form that `from_config` and `from_state` read;
+    for what only the tensors tell, and for what can be written in several ways."""
+    architecture: "Callable[[ModelConfig], str]"
     """The class in transformers that loads an export of this family."""
     to_config: "Callable[[ModelConfig], dict[str, Any]]"
     """Our config -> the fields of the family's config.json."""
@@ -37,3 +47,9 @@ class Family:
     """Our tensors -> theirs."""
     from_state: "Callable[[ModelConfig, Mapping[str, Tensor]], dict[str, Tensor]]"
     """Their tensors -> ours."""
+
+    @property
+    def core(self) -> str:
+        """What computes: "transformer", or a recurrence."""
+        core: str = self.fixed.get("core", "transformer")
+        return core

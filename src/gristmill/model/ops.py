@@ -6,25 +6,32 @@ eager torch on a CPU spends more time between the matrix products of a small mod
 docs/log.md; tests compare values and gradients of both.
 """
 
+import functools
+import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32, Shaped
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from gristmill.model.native import kernels
 
 __all__ = [
+    "activate",
     "attend",
+    "binary_cross_entropy",
     "cross_entropy",
     "dropout_add",
     "embed_rows",
+    "gated",
+    "layer_norm",
     "linear",
     "rms_norm",
     "split_heads",
-    "swiglu",
 ]
 
 MOST_HEAD_SIZE = 1024
@@ -76,35 +83,125 @@ class _RMSNorm(torch.autograd.Function):
         return dx, dgain.sum(0).to(ctx.gain_dtype), None
 
 
-# --- SwiGLU ---------------------------------------------------------------------------------------------------------
+# --- LayerNorm ------------------------------------------------------------------------------------------------------
 
 
-def swiglu(gate_up: Float[Tensor, "*N F2"]) -> Float[Tensor, "*N F"]:
-    """Returns silu(gate) * up for the two halves of the last axis (Shazeer 2020)."""
+def layer_norm(
+    x: Float[Tensor, "*N D"], gain: Float[Tensor, " D"], shift: Float[Tensor, " D"] | None, epsilon: float
+) -> Float[Tensor, "*N D"]:
+    """Returns (x - mean) / deviation * gain + shift, computed in float32 and stored as x is (Ba et al. 2016)."""
+    if _fused(x):
+        y: Tensor = _LayerNorm.apply(x, gain, shift, epsilon)
+        return y
+    return _layer_norm_plain(x, gain, shift, epsilon)
+
+
+def _layer_norm_plain(x: Tensor, gain: Tensor, shift: Tensor | None, epsilon: float) -> Tensor:
+    wide_shift = None if shift is None else shift.float()
+    return F.layer_norm(x.float(), x.shape[-1:], gain.float(), wide_shift, epsilon).to(x.dtype)
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor | None, epsilon: float) -> Tensor:
+        x = x.contiguous()
+        D = x.shape[-1]
+        N = x.numel() // D
+        wide_gain = gain.float().contiguous()
+        wide_shift = None if shift is None else shift.float().contiguous()
+        y, means, rstd = torch.empty_like(x), torch.empty(N), torch.empty(N)
+        _call("layer_norm", x, wide_gain, wide_shift, y, means, rstd, N, D, float(epsilon))
+        ctx.save_for_backward(x, wide_gain, means, rstd)
+        ctx.dtypes = gain.dtype, None if shift is None else shift.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, means, rstd = ctx.saved_tensors
+        D = x.shape[-1]
+        gain_dtype, shift_dtype = ctx.dtypes
+        dx, dgain = torch.empty_like(x), torch.empty(PARTS, D)
+        dshift = None if shift_dtype is None else torch.empty(PARTS, D)
+        g = grads[0].contiguous()
+        _call("layer_norm_backward", g, x, gain, means, rstd, dx, dgain, dshift, len(rstd), D)
+        return (
+            dx,
+            dgain.sum(0).to(gain_dtype),
+            None if dshift is None else dshift.sum(0).to(shift_dtype),
+            None,
+        )
+
+
+# --- activations ----------------------------------------------------------------------------------------------------
+
+GATES = {"swiglu": "silu", "geglu": "gelu", "geglu_tanh": "gelu_tanh"}
+"""The function that each gated activation applies to its gate (Shazeer 2020, arXiv:2002.05202)."""
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+}
+
+
+def gated(gate_up: Float[Tensor, "*N F2"], activation: str) -> Float[Tensor, "*N F"]:
+    """Returns act(gate) * up for the two halves of the last axis, the gate first; `GATES` says which act it is."""
+    function = GATES[activation]
     if _fused(gate_up):
-        y: Tensor = _SwiGLU.apply(gate_up)
+        y: Tensor = _Gated.apply(gate_up, function)
         return y
     gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up
+    return PLAIN[function](gate) * up
 
 
-class _SwiGLU(torch.autograd.Function):
+def activate(x: Float[Tensor, "*N F"], activation: str) -> Float[Tensor, "*N F"]:
+    """Returns "relu", "gelu" (x times the normal distribution function) or "gelu_tanh" (its approximation) of x.
+
+    GELU: Hendrycks and Gimpel 2016, arXiv:1606.08415, section 2.
+    """
+    if _fused(x):
+        y: Tensor = _Activate.apply(x, activation)
+        return y
+    return PLAIN[activation](x)
+
+
+class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+    def forward(ctx: Any, gate_up: Tensor, function: str) -> Tensor:
         gate_up = gate_up.contiguous()
         size = gate_up.shape[-1] // 2
         y = gate_up.new_empty((*gate_up.shape[:-1], size))
-        _call("swiglu", gate_up, y, y.numel() // size, size)
+        _call(f"{function}_gated", gate_up, y, y.numel() // size, size)
         ctx.save_for_backward(gate_up)
+        ctx.function = function
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (gate_up,) = ctx.saved_tensors
         size = gate_up.shape[-1] // 2
-        d = torch.empty_like(gate_up)
-        _call("swiglu_backward", gate_up, grads[0].contiguous(), d, d.numel() // (2 * size), size)
-        return d
+        d, g = torch.empty_like(gate_up), grads[0].contiguous()
+        _call(f"{ctx.function}_gated_backward", gate_up, g, d, d.numel() // (2 * size), size)
+        return d, None
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: str) -> Tensor:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        _call(function, x, y, x.numel())
+        ctx.save_for_backward(x)
+        ctx.function = function
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        d = torch.empty_like(x)
+        _call(f"{ctx.function}_backward", x, grads[0].contiguous(), d, x.numel())
+        return d, None
 
 
 # --- heads ----------------------------------------------------------------------------------------------------------
@@ -122,16 +219,17 @@ def split_heads(
 ) -> tuple[Float[Tensor, "B H T K"], Float[Tensor, "B G T K"], Float[Tensor, "B G T K"]]:
     """Returns queries, keys and values by head: the first two normalised by `gains` and turned by their positions.
 
-    `rotation` holds cosines and sines of the angles, a row for each position and a column for each pair.
+    `rotation` holds cosines and sines of the angles, a row for each position and a column for each pair; without it
+    nothing is turned. `heads` or `kv_heads` may be 0, where queries come from elsewhere than keys and values.
     """
     head_size = qkv.shape[-1] // (heads + 2 * kv_heads)
-    if rotation is not None and head_size <= MOST_HEAD_SIZE and _fused(qkv):
+    if head_size <= MOST_HEAD_SIZE and _fused(qkv):
         q, k, v = _SplitHeads.apply(
-            qkv, *(gains or (None, None)), *rotation, positions, heads, kv_heads, epsilon
+            qkv, *(gains or (None, None)), *(rotation or (None, None)), positions, heads, kv_heads, epsilon
         )
         return q, k, v
     B, T, _ = qkv.shape
-    q, k, v = qkv.view(B, T, heads + 2 * kv_heads, -1).split((heads, kv_heads, kv_heads), dim=2)
+    q, k, v = qkv.view(B, T, heads + 2 * kv_heads, head_size).split((heads, kv_heads, kv_heads), dim=2)
     if gains is not None:
         q, k = _rms_norm_plain(q, gains[0], epsilon), _rms_norm_plain(k, gains[1], epsilon)
     if rotation is not None:
@@ -149,8 +247,8 @@ def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class _SplitHeads(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0913 - what autograd passes on
-        ctx: Any, qkv: Tensor, q_gain: Tensor | None, k_gain: Tensor | None, cosines: Tensor, sines: Tensor,
-        positions: Tensor, heads: int, kv_heads: int, epsilon: float,
+        ctx: Any, qkv: Tensor, q_gain: Tensor | None, k_gain: Tensor | None, cosines: Tensor | None,
+        sines: Tensor | None, positions: Tensor, heads: int, kv_heads: int, epsilon: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         qkv, positions = qkv.contiguous(), positions.contiguous()
         B, T, size = qkv.shape
@@ -160,21 +258,9 @@ class _SplitHeads(torch.autograd.Function):
         rstd = torch.empty(B * T * (H + G)) if q_gain is not None else None
         shape = (B, T, H, G, K)
         _call(
-            "split_heads",
-            qkv,
-            *gains,
-            cosines,
-            sines,
-            positions,
-            q,
-            k,
-            v,
-            rstd,
-            *shape,
-            1.0,
-            float(epsilon),
+            "split_heads", qkv, *gains, cosines, sines, positions, q, k, v, rstd, *shape, float(epsilon),
             int(rstd is not None),
-        )
+        )  # fmt: skip
         ctx.save_for_backward(qkv, *gains, rstd, cosines, sines, positions)
         ctx.shape, ctx.gain_dtype = shape, None if q_gain is None else q_gain.dtype
         return q, k, v
@@ -188,7 +274,7 @@ class _SplitHeads(torch.autograd.Function):
         dq, dk, dv = (g.contiguous() for g in grads)
         _call(
             "split_heads_backward", dq, dk, dv, qkv, q_gain, k_gain, rstd, cosines, sines, positions, d, dq_gain,
-            dk_gain, *ctx.shape, 1.0, int(rstd is not None),
+            dk_gain, *ctx.shape, int(rstd is not None),
         )  # fmt: skip
         if q_gain is None:
             return d, *[None] * 8
@@ -198,92 +284,207 @@ class _SplitHeads(torch.autograd.Function):
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
+MOST_SCORES = 1 << 22
+"""Of each head, the scores that are kept for the backward pass, and the entries of a mask that exist at a time.
+
+Beyond it, which is 2,048 queries that see 2,048 keys, they are computed again: memory grows with T, not with T squared.
+"""
+
+
 def attend(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
     v: Float[Tensor, "B G S K"],
     *,
-    mask: Bool[Tensor, "B 1 T S"] | None,
-    starts: Int32[Tensor, "B T"] | None,
+    mask: Bool[Tensor, "B 1 T S"] | None = None,
+    spans: tuple[Int32[Tensor, "B T"], Int32[Tensor, "B T"]] | None = None,
+    bias: Float[Tensor, "H T+S-1"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "B T HK"]:
-    """Returns softmax(q k / sqrt(K)) v over what each position may see, heads side by side.
+    """Returns softmax(q k scale + bias) v over what each position may see, heads side by side.
 
-    Position i sees what `mask` says; without a mask, `starts[i]` to i; without either, everything up to i, where
-    the queries are the last T of S positions.
+    Args:
+        q: queries, `H` heads of them.
+        k: keys of `G` heads, where G divides H: head h reads those of head h // (H // G).
+        v: values, likewise.
+        mask: True where a query may see a key.
+        spans: instead of a mask, first and last: query i of row b sees the keys j with first <= j < last. Causal,
+            full, local and prefix attention over packed rows, and attention to another sequence, are all spans.
+            Without mask and spans the queries are the last T of S positions and see all up to themselves.
+        bias: what is added to the scaled score of query i and key j, in column j - i + T - 1 (Raffel et al. 2020,
+            arXiv:1910.10683, section 2.1).
+        scale: None is 1/sqrt(K).
+
+    A query that sees nothing gets 0.
 
     `scaled_dot_product_attention` does it, but for training on a CPU: its backward there reaches a sixth of the speed
     of the four matrix products that it consists of (measured: 67 against 400 GFLOP/s in bfloat16), so they are
     written out.
     """
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    inputs = (q, k, v) if bias is None else (q, k, v, bias)
+    if mask is None and _fused(q) and torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        first, last = spans or _causal_spans(q, k)
+        y: Tensor = _Attend.apply(q, k, v, first, last, bias, scale)
+        return y
+    return _attend_plain(q, k, v, mask, spans, bias, scale)
+
+
+def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    B, T, S = q.shape[0], q.shape[2], k.shape[2]
+    last = torch.arange(S - T + 1, S + 1, dtype=torch.int32, device=q.device).expand(B, T)
+    return torch.zeros_like(last), last
+
+
+def _attend_plain(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None, scale: float,
+) -> Tensor:  # fmt: skip
     B, H, T, K = q.shape
-    if mask is None and k.shape[2] == T <= LONGEST_WRITTEN_OUT and q.requires_grad and _fused(q):
-        if starts is None:
-            starts = torch.zeros(B, T, dtype=torch.int32)
-        y: Tensor = _Attend.apply(q, k, v, starts)
+    S = k.shape[2]
+    if mask is None and spans is None and bias is None and T in (1, S):  # one query, the last, sees all keys
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1, scale=scale, enable_gqa=k.shape[1] != H)
+        return y.transpose(1, 2).reshape(B, T, H * K)
+    if mask is None and spans is None:
+        spans = _causal_spans(q, k)
+    k, v = _repeat(k, H // k.shape[1]), _repeat(v, H // v.shape[1])  # few devices take both groups and a mask
+    step = T if T * S <= MOST_SCORES else max(1, MOST_SCORES // S)
+    parts = [Block(i, min(i + step, T), 0, S) for i in range(0, T, step)]
+    if len(parts) == 1:
+        return _attend_masked(q, k, v, mask, spans, bias, scale, parts[0])
+    if spans is not None:
+        parts = _meet(parts, *spans, S)
+    return torch.cat([
+        checkpoint(_attend_masked, q, k, v, mask, spans, bias, scale, part, use_reentrant=False)
+        for part in parts
+    ], dim=1)  # fmt: skip
+
+
+def _attend_masked(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None, scale: float, block: "Block",
+) -> Tensor:  # fmt: skip
+    B, H, T, K = q.shape
+    queries, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
+    if mask is not None:
+        visible = mask[:, :, queries, keys]
     else:
-        if mask is None and starts is not None:
-            index = torch.arange(T, device=q.device)
-            mask = ((index >= starts[..., None]) & (index <= index[:, None]))[:, None]
-        causal = mask is None and T > 1  # one query, the last, sees all keys
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != H
-        )
-    return y.transpose(1, 2).reshape(B, T, H * K)
+        assert spans is not None
+        first, last = (x[:, queries, None] for x in spans)
+        index = torch.arange(block.k0, block.k1, device=q.device)
+        visible = ((index >= first) & (index < last))[:, None]
+    seen = visible.any(-1, keepdim=True)
+    added = visible | ~seen  # a softmax over nothing is nan or uniform, as the device has it
+    if bias is not None:
+        part = bias[
+            :, block.k0 - block.q1 + T : block.k1 - block.q0 + T - 1
+        ].float()  # many gradients meet in it
+        table = part.unfold(1, block.k1 - block.k0, 1).flip(1)  # H, queries, keys
+        added = table[None].to(q.dtype).masked_fill(~added, -math.inf)
+    y = F.scaled_dot_product_attention(
+        q[:, :, queries], k[:, :, keys], v[:, :, keys], attn_mask=added, scale=scale
+    )
+    return y.masked_fill(~seen, 0.0).transpose(1, 2).reshape(B, -1, H * K)
 
 
-LONGEST_WRITTEN_OUT = 2048
-"""As MOST_KEYS in kernels.c. Beyond it the scores, T x T for each head, would cost more memory than the speed is worth."""
+class Block(NamedTuple):
+    """Some queries, and the keys that they meet."""
+
+    q0: int
+    q1: int
+    k0: int
+    k1: int
 
 
 class _Attend(torch.autograd.Function):
-    """Causal attention in blocks of queries: a block meets only the keys up to its end, which saves the upper half."""
+    """Attention in blocks of queries: a block meets only the keys from the first to the last that one of them sees.
+
+    Causal attention so saves its upper half, and local attention all but a band.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float
+    ) -> Tensor:  # fmt: skip
         B, H, T, K = q.shape
-        G = k.shape[1]
+        G, S = k.shape[1:3]
         q = q.reshape(B * H, T, K)
-        k, v = _repeat(k, H // G).reshape(B * H, T, K), _repeat(v, H // G).reshape(B * H, T, K)
-        starts = starts.contiguous()
-        out, saved = torch.empty_like(q), []
-        for first, last in _query_blocks(T):
-            p = torch.bmm(q[:, first:last], k[:, :last].transpose(1, 2))
-            _call("softmax", p, starts, B, H, last - first, last, T, first, 1 / math.sqrt(K))
-            out[:, first:last] = torch.bmm(p, v[:, :last])
-            saved.append(p)
-        ctx.save_for_backward(q, k, v, starts, *saved)
-        ctx.shape = (B, H, G, T, K)
-        return out.view(B, H, T, K)
+        k, v = _repeat(k, H // G).reshape(B * H, S, K), _repeat(v, H // G).reshape(B * H, S, K)
+        first, last = first.contiguous(), last.contiguous()
+        wide_bias = None if bias is None else bias.float().contiguous()
+        blocks = _blocks(first, last, S)
+        kept = sum((b.q1 - b.q0) * (b.k1 - b.k0) for b in blocks) <= MOST_SCORES
+        ctx.shape, ctx.scale, ctx.blocks = (B, H, G, T, S, K), scale, blocks
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        out, saved = q.new_empty(B, T, H, K), []
+        for block in blocks:
+            p = _probabilities(q, k, first, last, wide_bias, scale, block)
+            y = torch.bmm(p, v[:, block.k0 : block.k1])
+            out[:, block.q0 : block.q1] = y.view(B, H, -1, K).transpose(1, 2)
+            if kept:
+                saved.append(p)
+        ctx.save_for_backward(q, k, v, first, last, wide_bias, *saved)
+        return out.view(B, T, H * K)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, starts, *saved = ctx.saved_tensors
-        B, H, G, T, K = ctx.shape
-        d = grads[0].reshape(B * H, T, K)
+        q, k, v, first, last, bias, *saved = ctx.saved_tensors
+        B, H, G, T, S, K = ctx.shape
+        d = grads[0].view(B, T, H, K)
         dq = torch.empty_like(q)
-        dk = dv = torch.empty(0)
-        blocks = list(zip(_query_blocks(T), saved, strict=True))
-        for (first, last), p in reversed(
-            blocks
-        ):  # the last block meets all keys, so its gradients start the sums
-            g, queries = d[:, first:last], q[:, first:last]
-            ds = torch.bmm(g, v[:, :last].transpose(1, 2))
-            _call("softmax_backward", p, ds, starts, B, H, last - first, last, T, first, 1 / math.sqrt(K))
-            dq[:, first:last] = torch.bmm(ds, k[:, :last])
-            dk_block, dv_block = torch.bmm(ds.transpose(1, 2), queries), torch.bmm(p.transpose(1, 2), g)
-            if last == T:
-                dk, dv = dk_block, dv_block
-            else:
-                dk[:, :last] += dk_block
-                dv[:, :last] += dv_block
-        if G != H:
-            dk, dv = (x.view(B, G, H // G, T, K).sum(2) for x in (dk, dv))
-        return dq.view(B, H, T, K), dk.view(B, G, T, K), dv.view(B, G, T, K), None
+        dk, dv = q.new_zeros(B * H, S, K, dtype=torch.float32), q.new_zeros(B * H, S, K, dtype=torch.float32)
+        d_bias = None if bias is None else torch.zeros_like(bias)
+        for block, p in itertools.zip_longest(ctx.blocks, saved):
+            q0, q1, k0, k1 = block
+            if p is None:
+                p = _probabilities(q, k, first, last, bias, ctx.scale, block)
+            g = d[:, q0:q1].transpose(1, 2).reshape(B * H, q1 - q0, K)
+            ds = torch.bmm(g, v[:, k0:k1].transpose(1, 2))
+            diagonals = None if bias is None else torch.empty(B, H, q1 - q0 + k1 - k0 - 1)
+            _call(
+                "softmax_backward", p, ds, diagonals, first, last, B, H, q1 - q0, k1 - k0, T, q0, k0, ctx.scale
+            )  # fmt: skip
+            if d_bias is not None and diagonals is not None:
+                d_bias[:, k0 - q1 + T : k1 - q0 + T - 1] += diagonals.sum(0)
+            dq[:, q0:q1] = torch.bmm(ds, k[:, k0:k1])
+            dk[:, k0:k1] += torch.bmm(ds.transpose(1, 2), q[:, q0:q1])
+            dv[:, k0:k1] += torch.bmm(p.transpose(1, 2), g)
+        dk, dv = (x.view(B, G, H // G, S, K).sum(2).to(k.dtype) for x in (dk, dv))
+        return dq.view(B, H, T, K), dk, dv, None, None, d_bias, None
 
 
-def _query_blocks(T: int) -> list[tuple[int, int]]:
+def _probabilities(
+    q: Tensor, k: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float, block: Block
+) -> Tensor:
+    """Returns softmax(q k scale + bias) for some queries and all keys that they meet."""
+    B, T = first.shape
+    q0, q1, k0, k1 = block
+    p = torch.bmm(q[:, q0:q1], k[:, k0:k1].transpose(1, 2))
+    H, R = len(q) // B, 0 if bias is None else bias.shape[1]
+    _call("softmax", p, bias, first, last, B, H, q1 - q0, k1 - k0, T, q0, k0, R, scale)
+    return p
+
+
+def _blocks(first: Tensor, last: Tensor, S: int) -> list[Block]:
+    T = first.shape[1]
     size = max(128, -(-T // 4))
-    return [(first, min(first + size, T)) for first in range(0, T, size)]
+    return _meet([Block(i, min(i + size, T), 0, S) for i in range(0, T, size)], first, last, S)
+
+
+GRAIN = 64
+"""Keys are met in multiples of this: oneDNN keeps a program for each shape of product it has seen."""
+
+
+def _meet(blocks: list[Block], first: Tensor, last: Tensor, S: int) -> list[Block]:
+    """Returns the blocks, each with the keys that any row's queries in it see, from and to a multiple of GRAIN."""
+    empty = last <= first
+    lows = first.masked_fill(empty, S).amin(0).tolist()
+    highs = last.masked_fill(empty, 0).amax(0).tolist()
+    out = []
+    for q0, q1, _, _ in blocks:
+        k0, k1 = min(lows[q0:q1]) // GRAIN * GRAIN, -(-max(highs[q0:q1]) // GRAIN) * GRAIN
+        out.append(Block(q0, q1, k0, min(k1, S)) if k0 < k1 else Block(q0, q1, 0, min(GRAIN, S)))
+    return out
 
 
 def _repeat(x: Tensor, times: int) -> Tensor:
@@ -376,32 +577,56 @@ def cross_entropy(
     output: Float[Tensor, "V D"],
     targets: Int[Tensor, " N"],
     weights: Float[Tensor, " N"],
+    bias: Float[Tensor, " V"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " N"]]:
     """Returns the weighted sum of the nats of `targets`, and (without gradient) the nats of each position.
+
+    The scores are hidden output^T + bias.
 
     The gradient of the logits is made in place of the logits in the forward pass, as soon as a chunk of them is
     there (the idea of Hsu et al. 2024, arXiv:2410.10989): no more than one chunk is ever in memory.
     """
-    wanted = torch.is_grad_enabled() and (hidden.requires_grad or output.requires_grad)
-    total, nats = _CrossEntropy.apply(hidden, output, targets, weights, wanted)
+    inputs = (hidden, output) if bias is None else (hidden, output, bias)
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    total, nats = _CrossEntropy.apply(hidden, output, targets, weights, bias, wanted)
     return total, nats
+
+
+def binary_cross_entropy(
+    logits: Float[Tensor, " N"],
+    labels: Shaped[Tensor, " N"],
+    weights: Float[Tensor, " N"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, " N"]]:
+    """Returns the weighted sum of the nats of yes (1) or no (0), and (without gradient) the nats of each position.
+
+    The loss of replaced-token detection (Clark et al. 2020, arXiv:2003.10555, section 3), computed in float32.
+    """
+    nats = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+    return (nats * weights).sum(), nats.detach()
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, output: Tensor, targets: Tensor, weights: Tensor, wants: bool
+        ctx: Any,
+        hidden: Tensor,
+        output: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        bias: Tensor | None,
+        wants: bool,
     ) -> tuple[Tensor, Tensor]:
         matrix = output.to(hidden.dtype)
         N, V = len(hidden), len(output)
         nats = torch.empty(N, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if wants else None
         d_output = torch.zeros(output.shape, device=hidden.device) if wants else None
+        d_bias = torch.zeros(V, device=hidden.device) if wants and bias is not None else None
         native = kernels() if hidden.device.type == "cpu" else None
         step = max(1, CHUNK_ELEMENTS // V)
         for i in range(0, N, step):
             h, t, w = hidden[i : i + step], targets[i : i + step], weights[i : i + step]
-            logits = h @ matrix.T
+            logits = F.linear(h, matrix, None if bias is None else bias.to(h.dtype))
             if native is not None and logits.dtype in (torch.bfloat16, torch.float32):
                 native.typed(
                     "cross_entropy", logits, t.contiguous(), w.contiguous(), nats[i : i + step], *logits.shape
@@ -417,16 +642,26 @@ class _CrossEntropy(torch.autograd.Function):
                 d_output += (
                     _tall_product(g, h) if g.dtype == torch.bfloat16 and native is not None else g.T @ h
                 )
+            if d_bias is not None:
+                d_bias += _column_sums(g)
         ctx.mark_non_differentiable(nats)
-        ctx.save_for_backward(d_hidden, d_output)
-        ctx.output_dtype = output.dtype
+        ctx.save_for_backward(d_hidden, d_output, d_bias)
+        ctx.output_dtype, ctx.bias_dtype = output.dtype, None if bias is None else bias.dtype
         return (nats * weights).sum(), nats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        d_hidden, d_output = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_output, d_bias = ctx.saved_tensors
         factor = float(grads[0])  # as a number: a bfloat16 tensor times it is computed in float32
-        return d_hidden * factor, (d_output * factor).to(ctx.output_dtype), None, None, None
+        d_output = (d_output * factor).to(ctx.output_dtype)
+        return (
+            d_hidden * factor,
+            d_output,
+            None,
+            None,
+            None if d_bias is None else (d_bias * factor).to(ctx.bias_dtype),
+            None,
+        )
 
 
 def _kernels() -> Any:
@@ -451,23 +686,34 @@ def linear(
     bfloat16, it is two thirds of the speed of the other products unless the smaller one is turned around first.
     """
     if x.dtype == torch.bfloat16 and weight.requires_grad and _fused(x):
-        y: Tensor = _Linear.apply(x, weight)
-        return y if bias is None else y + bias.to(y.dtype)
+        y: Tensor = _Linear.apply(x, weight, bias)
+        return y
     return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         g = grads[0]
         flat_g, flat_x = g.reshape(-1, g.shape[-1]).contiguous(), x.reshape(-1, x.shape[-1]).contiguous()
-        return g @ weight, _tall_product(flat_g, flat_x)
+        d_bias = _column_sums(flat_g).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        return g @ weight if ctx.needs_input_grad[0] else None, _tall_product(flat_g, flat_x), d_bias
+
+
+def _column_sums(x: Tensor) -> Tensor:
+    """Returns the sum of each column of a contiguous matrix, added up in float32."""
+    if not _fused(x):
+        return x.sum(0, dtype=torch.float32)
+    parts = torch.empty(PARTS, x.shape[1])
+    _call("column_sums", x, parts, *x.shape)
+    return parts.sum(0)
 
 
 def _tall_product(g: Tensor, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gristmill.batch import Batch, Visibility
+from gristmill.model.config import Kind
 from gristmill.objectives.base import TokenObjective
 from gristmill.rows import Rows
 
@@ -26,10 +27,12 @@ __all__ = ["Causal"]
 class Causal(TokenObjective):
     """Next-token prediction; it has no settings."""
 
-    kinds: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
+    family: ClassVar[str] = "qwen3"
     lookahead: ClassVar[int] = 1
+    whole: ClassVar[bool] = True
 
-    def prepare(self, rows: Rows, rng: np.random.Generator) -> Batch:
+    def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the batch in which every position's target is the token that follows in its document."""
         following = torch.from_numpy(rows.following.astype(np.int64))
         return Batch(

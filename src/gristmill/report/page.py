@@ -5,7 +5,7 @@ half done, or its stages written by an older version.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -25,7 +25,7 @@ from gristmill.report.units import (
     rounded_count,
 )
 
-__all__ = ["render"]
+__all__ = ["document", "masthead", "render", "section"]
 
 THEME_SCRIPT = Markup(
     "const b=document.querySelector('button'),r=document.documentElement;b.hidden=false;b.onclick=()=>{"
@@ -49,6 +49,18 @@ def render(facts: Facts) -> str:
         ("Lineage", sections.lineage),
         ("Do it again", sections.reproduce),
     ]
+    return document(
+        f"{name}: a gristmill report",
+        [
+            _header(name, facts),
+            tag("main", *[section(title, write(facts)) for title, write in bodies]),
+            _footer(facts),
+        ],
+    )
+
+
+def document(title: str, parts: Sequence[Markup]) -> str:
+    """Returns a whole page of these parts, with the project's style."""
     style = Markup(resources.files("gristmill.report").joinpath("page.css").read_text(encoding="utf-8"))
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return "<!doctype html>\n" + tag(
@@ -58,17 +70,21 @@ def render(facts: Facts) -> str:
             tag("meta", charset="utf-8"),
             tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-            tag("title", f"{name}: a gristmill report"),
+            tag("title", title),
             tag("style", style),
         ),
-        tag(
-            "body",
-            _header(name, facts),
-            tag("main", *[_section(title, write(facts)) for title, write in bodies]),
-            _footer(facts),
-            tag("script", THEME_SCRIPT),
-        ),
+        tag("body", *parts, tag("script", THEME_SCRIPT)),
         lang="en",
+    )
+
+
+def masthead(words: str) -> Markup:
+    """Returns the line at the top of a page, and the button between light and dark."""
+    return tag(
+        "div",
+        tag("span", tag("b", "gristmill"), f" {words}"),
+        tag("button", "Light / dark", type="button", hidden="hidden"),
+        class_="masthead",
     )
 
 
@@ -76,12 +92,7 @@ def _header(name: str, facts: Facts) -> Markup:
     started = facts.get("started_at")
     return tag(
         "header",
-        tag(
-            "div",
-            tag("span", tag("b", "gristmill"), f" report{', run of ' + moment(started) if started else ''}"),
-            tag("button", "Light / dark", type="button", hidden="hidden"),
-            class_="masthead",
-        ),
+        masthead(f"report{', run of ' + moment(started) if started else ''}"),
         tag("h1", name),
         tag("p", _what_it_is(facts), class_="standfirst"),
         _headline(facts),
@@ -120,7 +131,7 @@ def _headline(facts: Facts) -> Markup | None:
         tag(
             "div",
             tag("div", figure(bits, 3), class_="big"),
-            tag("p", "bits per byte on text it has never seen", class_="big-unit"),
+            tag("p", _unit(facts), class_="big-unit"),
             tag(
                 "p",
                 f"95 % interval {range_text(interval)}" if interval else "too few documents for an interval",
@@ -131,24 +142,47 @@ def _headline(facts: Facts) -> Markup | None:
             ),
             tag(
                 "p",
-                tag("span", f"{percent(bits / 8)} of the text's size"),
+                tag("span", f"{percent(bits / 8)} of the text's size" if _is_whole(facts) else ""),
                 tag("span", "8 bits: as it is stored"),
                 class_="gauge-ends",
             ),
         ),
-        tag("div", *[tag("p", sentence) for sentence in _reading(overall)], class_="reading"),
+        tag("div", *[tag("p", sentence) for sentence in _reading(facts, overall)], class_="reading"),
         class_="headline",
     )
 
 
-def _reading(overall: Mapping[str, Any]) -> list[str]:
+def _objective(facts: Facts) -> str:
+    """The name of what the model learned to predict; runs of older versions do not say, and were causal."""
+    return dig(facts, "settings", "pretrain", "objective", "name") or "causal"
+
+
+def _is_whole(facts: Facts) -> bool:
+    """Whether every byte of the text was predicted, so that the figure is the text's own."""
+    return _objective(facts) == "causal"
+
+
+def _unit(facts: Facts) -> str:
+    if _is_whole(facts):
+        return "bits per byte on text it has never seen"
+    return f"bits per byte of what it had to predict ({_objective(facts)}), in text it has never seen"
+
+
+def _reading(facts: Facts, overall: Mapping[str, Any]) -> list[str]:
     """What bits per byte and nats per token mean, in plain words."""
     bits, nats = overall["bits_per_byte"], overall.get("nats_per_token")
-    sentences = [
-        f"A byte of text takes 8 bits to write down. Someone who shares this model could send the validation text "
-        f"in {figure(bits, 2)} bits a byte, {percent(bits / 8)} of its size: the less is left, the more the model has "
-        "understood. The figure does not depend on the tokenizer, so any two models can be compared by it."
-    ]
+    if _is_whole(facts):
+        sentences = [
+            f"A byte of text takes 8 bits to write down. Someone who shares this model could send the validation text "
+            f"in {figure(bits, 2)} bits a byte, {percent(bits / 8)} of its size: the less is left, the more the model "
+            "has understood. The figure does not depend on the tokenizer, so any two models can be compared by it."
+        ]
+    else:
+        sentences = [
+            f'Trained to predict as "{_objective(facts)}" does, the model needs {figure(bits, 2)} bits for each byte '
+            "that it has to predict, knowing the rest of the text as that objective shows it. The figure can be compared "
+            "with runs of the same objective and settings, not with other objectives: `gristmill compare` is for that."
+        ]
     if nats is not None:
         sentences.append(
             f"Before each token the model is as unsure as someone choosing evenly among {figure(math.exp(nats), 1)} "
@@ -181,7 +215,8 @@ def _key_facts(facts: Facts) -> Markup | None:
     )
 
 
-def _section(title: str, body: Markup | None) -> Markup:
+def section(title: str, body: Markup | None) -> Markup:
+    """Returns a section with its title at its side; without a body it says that nothing was run."""
     if body is None:
         return tag(
             "section", tag("h2", title), tag("div", tag("p", "Not run."), class_="body"), class_="not-run"

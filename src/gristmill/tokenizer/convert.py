@@ -1,4 +1,4 @@
-"""Tokenizers made elsewhere: llama2.c's binary file, and GPT-2's pair of files.
+"""Tokenizers made elsewhere: llama2.c's binary file, GPT-2's pair of files, and BERT's list of words.
 
 A directory with a `tokenizer.json` needs no conversion: `Tokenizer.from_directory` reads it.
 """
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Inner
 from gristmill.errors import InputError
 from gristmill.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["from_gpt2", "from_llama2c"]
+__all__ = ["from_bert", "from_gpt2", "from_llama2c"]
 
 
 def from_llama2c(path: Path) -> Tokenizer:
@@ -58,6 +58,40 @@ def from_gpt2(folder: Path) -> Tokenizer:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     return _finish(inner, {"bos": "<|endoftext|>", "eos": "<|endoftext|>"})
+
+
+def from_bert(folder: Path) -> Tokenizer:
+    """Returns the tokenizer in `vocab.txt`, as BERT was published: WordPiece, a token to a line, in the order of ids.
+
+    Whether text is lowercased is in `tokenizer_config.json`; without one it is, as BERT's tokenizer does it (Devlin et
+    al. 2019, arXiv:1810.04805, and the published code).
+    """
+    try:
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        path = folder / "tokenizer_config.json"
+        stated = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds no tokenizer of BERT: {error}", "it has vocab.txt") from None
+    special = {}
+    for name in ("unk", "pad", "cls", "sep", "mask"):
+        text = stated.get(f"{name}_token", f"[{name.upper()}]")
+        special[name] = text["content"] if isinstance(text, dict) else text
+    if missing := sorted(set(special.values()) - set(words)):
+        raise InputError(
+            f"{folder / 'vocab.txt'} is not a vocabulary of BERT: it has no {', '.join(missing)}",
+            "a directory with a tokenizer.json is read as it is",
+        )
+    vocabulary = {word: i for i, word in enumerate(words)}
+    inner = Inner(models.WordPiece(vocab=vocabulary, unk_token=special["unk"]))
+    inner.normalizer = normalizers.BertNormalizer(
+        lowercase=stated.get("do_lower_case", True),
+        strip_accents=stated.get("strip_accents"),
+        handle_chinese_chars=stated.get("tokenize_chinese_chars", True),
+    )
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece(prefix="##")
+    inner.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
+    return Tokenizer(inner, {name: vocabulary[text] for name, text in special.items()})
 
 
 def _finish(inner: Any, special: dict[str, str]) -> Tokenizer:

@@ -15,8 +15,9 @@ import tokenizers
 from gristmill.artifact import MANIFEST, open_artifact, write_text
 from gristmill.errors import InputError
 from gristmill.tokenizer.splitting import BYTE_OF
+from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Compression", "Tokenizer"]
+__all__ = ["Compression", "Tokenizer", "sentinel"]
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -99,6 +100,18 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest id, special tokens among them."""
         return max(self._inner.get_vocab().values(), default=-1) + 1
+
+    @functools.cached_property
+    def sentinels(self) -> tuple[int, ...]:
+        """The ids of <extra_id_0>, <extra_id_1>, ..., as far as they go without a gap."""
+        found: list[int] = []
+        while (i := self._inner.token_to_id(sentinel(len(found)))) is not None:
+            found.append(i)
+        return tuple(found)
+
+    def vocabulary(self) -> Vocabulary:
+        """Returns what the tokens stand for, which is all that objectives need."""
+        return Vocabulary(pieces=tuple(self._bytes), special=self.special, sentinels=self.sentinels)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -190,6 +203,11 @@ class Tokenizer:
             if i not in special:
                 result[i] = token.encode() if i in added else to_bytes(token)
         return result
+
+
+def sentinel(number: int) -> str:
+    """Returns how the token of the so-manieth span left out is written, as in T5."""
+    return f"<extra_id_{number}>"
 
 
 def _byte_reader(layout: dict[str, Any]) -> Any:

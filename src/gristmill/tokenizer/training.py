@@ -15,7 +15,7 @@ from gristmill.rng import derive
 from gristmill.tokenizer.kinds import Kind, Sample
 from gristmill.tokenizer.kinds.bpe import Bpe
 from gristmill.tokenizer.splitting import splitters
-from gristmill.tokenizer.tokenizer import Compression, Tokenizer
+from gristmill.tokenizer.tokenizer import Compression, Tokenizer, sentinel
 
 __all__ = ["TokenizerConfig", "train"]
 
@@ -39,6 +39,8 @@ class TokenizerConfig:
     """All tokens, the special ones among them; left out, it is derived from the size of the text."""
     special_tokens: dict[str, str] = dataclasses.field(default_factory=_default_special_tokens)
     """Name -> how it is written; pad, bos and eos are needed."""
+    sentinels: int = 0
+    """Tokens that stand for a span left out, <extra_id_0> and so on; an objective that needs them has them made."""
     split_digits: int = 1
     """The most digits in one token; 0 leaves numbers whole."""
     split_cjk: bool = True
@@ -50,7 +52,9 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         """Checks what can be checked before any text is read."""
-        for name, least in (("split_digits", 0), ("minimum_frequency", 1), ("maximum_sample_bytes", 1)):
+        for name, least in (
+            ("split_digits", 0), ("minimum_frequency", 1), ("maximum_sample_bytes", 1), ("sentinels", 0),
+        ):  # fmt: skip
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
         missing = [name for name in ("pad", "bos", "eos") if not self.special_tokens.get(name)]
@@ -59,7 +63,7 @@ class TokenizerConfig:
         texts = list(self.special_tokens.values())
         if twice := next((text for text in texts if texts.count(text) > 1 or not text), None):
             raise InputError(f'the special token "{twice}" is there twice', "each needs a text of its own")
-        smallest = self.kind.smallest_size + len(texts)
+        smallest = self.kind.smallest_size + len(texts) + self.sentinels
         if self.vocab_size is not None and self.vocab_size < smallest:
             raise InputError(
                 f"vocab_size is {self.vocab_size:,}, but the alphabet and the special tokens are {smallest:,}",
@@ -121,7 +125,9 @@ def train(
 
 def _learn(config: TokenizerConfig, texts: list[str]) -> Tokenizer:
     special = config.special_tokens
-    wanted = None if config.vocab_size is None else config.vocab_size - len(special)
+    sentinels = [sentinel(i) for i in range(config.sentinels)]
+    added = len(special) + len(sentinels)
+    wanted = None if config.vocab_size is None else config.vocab_size - added
     sample = Sample(
         texts=texts,
         cuts=splitters(split_digits=config.split_digits, split_cjk=config.split_cjk),
@@ -131,19 +137,21 @@ def _learn(config: TokenizerConfig, texts: list[str]) -> Tokenizer:
     inner = config.kind.train(sample)
     learned = inner.get_vocab_size()
     if wanted is not None and learned < wanted:
-        largest = learned + len(special)
+        largest = learned + added
         raise InputError(
             f"vocab_size is {config.vocab_size:,}, but this text gives {largest:,} tokens at most",
             f"set vocab_size to {largest:,} or less or leave it out, or add text",
         )
     vocabulary = inner.get_vocab()
-    for name, text in special.items():
+    for name, text in [*special.items(), *((text, text) for text in sentinels)]:
         if text in vocabulary:
             raise InputError(
                 f'the special token {name} is written "{text}", which is an ordinary token of this text',
                 f'write it in a way that no text does: {name} = "<|{name}|>"',
             )
-    inner.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
+    inner.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in (*special.values(), *sentinels)]
+    )
     ids = {name: inner.token_to_id(text) for name, text in special.items()}
     # For `transformers`, whose encode then begins with bos, as every document did in training; ours leaves it out.
     inner.post_processor = processors.TemplateProcessing(

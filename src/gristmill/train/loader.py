@@ -11,6 +11,7 @@ from gristmill.corpus.rows import Plan, plan_epoch, read_rows
 from gristmill.corpus.shards import TokenStore
 from gristmill.objectives.base import Objective
 from gristmill.rng import stream
+from gristmill.vocabulary import Vocabulary
 
 __all__ = ["Cursor", "Loader", "Step"]
 
@@ -47,14 +48,16 @@ class Loader:
         rows: int,
         micro_rows: int,
         seed: int,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.store, self.objective, self.row_tokens = store, objective, row_tokens
+        self.vocabulary = vocabulary
         self.rows, self.micro_rows, self.seed = rows, micro_rows, seed
         self._lengths = np.diff(store.offsets)
         self._plans: dict[int, Plan] = {}
         self._planning = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._next: tuple[Cursor, int, Future[Step]] | None = None
+        self._next: tuple[Cursor, int, int, Future[Step]] | None = None
 
     def __enter__(self) -> "Loader":
         return self
@@ -62,13 +65,14 @@ class Loader:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def step(self, cursor: Cursor, number: int) -> Step:
-        """Returns step `number` beginning at `cursor`: a pure function of both, of the seed and of the data."""
-        if self._next is not None and self._next[:2] == (cursor, number):
-            result = self._next[2].result()
-        else:
-            result = self._pool.submit(self._prepare, cursor, number).result()
-        self._next = (result.after, number + 1, self._pool.submit(self._prepare, result.after, number + 1))
+    def step(self, cursor: Cursor, number: int, steps: int) -> Step:
+        """Returns step `number` of `steps` beginning at `cursor`: a pure function of them, of the seed and the data."""
+        if self._next is not None and self._next[:3] == (cursor, number, steps):
+            result = self._next[3].result()
+        else:  # also where a plan of wall time was corrected: rates may follow the share that is done
+            result = self._pool.submit(self._prepare, cursor, number, steps).result()
+        following = self._pool.submit(self._prepare, result.after, number + 1, steps)
+        self._next = (result.after, number + 1, steps, following)
         return result
 
     def plan(self, epoch: int) -> Plan:
@@ -89,7 +93,7 @@ class Loader:
             )
         return self._plans[epoch]
 
-    def _prepare(self, cursor: Cursor, number: int) -> Step:
+    def _prepare(self, cursor: Cursor, number: int, steps: int) -> Step:
         batches, documents, tokens = [], [], 0
         for micro in range(self.rows // self.micro_rows):
             parts, missing = [], self.micro_rows
@@ -100,14 +104,16 @@ class Loader:
                 missing -= taken
                 end = cursor.row + taken == plan.rows
                 cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)
-            rows = parts[0] if len(parts) == 1 else dataclasses.replace(
+            rows = dataclasses.replace(
                 parts[0],
                 tokens=np.concatenate([p.tokens for p in parts]),
                 segments=np.concatenate([p.segments for p in parts]),
                 following=np.concatenate([p.following for p in parts]),
                 documents=sum((p.documents for p in parts), ()),
-            )  # fmt: skip
-            batches.append(self.objective.prepare(rows, stream(self.seed, "objective", number, micro)))
+                vocabulary=self.vocabulary,
+            )
+            rng = stream(self.seed, "objective", number, micro)
+            batches.append(self.objective.prepare(rows, rng, min(1.0, number / max(1, steps))))
             documents += [self.store.document_ids[d] for row in rows.documents for d in row]
             tokens += int((rows.segments != 0).sum())
         return Step(tuple(batches), tuple(dict.fromkeys(documents)), tokens, cursor)

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from gristmill.model.transformer import Transformer
+from gristmill.model.base import Model
 
 __all__ = ["AdamRule", "MuonRule", "Optimizer", "OptimizerSettings", "RowRule", "Rule", "orthogonalise"]
 
@@ -53,7 +53,7 @@ class Optimizer:
     A parameter that is already float32 is its own master; a bfloat16 one is a copy, refreshed after each step.
     """
 
-    def __init__(self, model: Transformer, settings: OptimizerSettings) -> None:
+    def __init__(self, model: Model, settings: OptimizerSettings) -> None:
         self.parameters = dict(model.named_parameters())
         self.masters = {
             name: p.detach() if p.dtype == torch.float32 else p.detach().float()

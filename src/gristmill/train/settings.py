@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
+from gristmill import plugins
 from gristmill.config import Part
 from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
 from gristmill.model.count import activation_bytes_per_token
 from gristmill.objectives.base import Objective
-from gristmill.objectives.causal import Causal
 from gristmill.train.optimizer import OptimizerSettings
 from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import parse_budget
 
-__all__ = ["PretrainSettings", "resolve_batch"]
+__all__ = ["OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
 
 ACTIVATION_BYTES = 600_000_000
 """What the activations of a micro-batch may take; beyond a few thousand tokens larger ones are hardly faster."""
@@ -28,8 +28,9 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 class PretrainSettings:
     """How a model is trained, and for how long."""
 
-    objective: Annotated[Objective, Part("objectives")] = dataclasses.field(default_factory=Causal)
-    """What the model learns to predict; one of `gristmill list objectives`."""
+    objective: Annotated[Objective | None, Part("objectives")] = None
+    """What the model learns to predict; one of `gristmill list objectives`. By default what suits the model: causal
+    for decoders, masked for encoders, spans for encoder-decoders."""
     budget: str = "4 epochs"
     """An amount of "steps", "tokens" or "epochs", or wall time such as "3 min"; the schedule is fitted to it."""
     row_tokens: Annotated[int, Ge(8)] = 256
@@ -77,6 +78,15 @@ class PretrainSettings:
                 f"warmup = {self.warmup} and cooldown = {self.cooldown} are more than the whole run",
                 f"set cooldown to {1 - self.warmup:g} or less",
             )
+
+
+OBJECTIVE_OF_KIND = {"decoder": "causal", "encoder": "masked", "encoder-decoder": "spans"}
+
+
+def default_objective(kind: str) -> Objective:
+    """Returns the objective that a kind of model is trained with where a recipe names none."""
+    objective: Objective = plugins.load("objectives", OBJECTIVE_OF_KIND[kind])()
+    return objective
 
 
 def resolve_batch(settings: PretrainSettings, config: ModelConfig) -> tuple[int, int]:

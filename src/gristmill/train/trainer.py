@@ -27,15 +27,17 @@ from gristmill.model.checkpoint import read_tensors, save_model, write_tensors
 from gristmill.model.config import ModelConfig
 from gristmill.model.count import training_flops_per_token
 from gristmill.model.native import kernels
-from gristmill.model.transformer import Transformer
+from gristmill.model.base import Model, is_matrix
+from gristmill.model.build import make_model
 from gristmill.rng import derive
 from gristmill.train import state
 from gristmill.train.hardware import Peak, keep_memory, matmul_peak, median_seconds, peak_memory_bytes
 from gristmill.train.loader import Cursor, Loader, Step
 from gristmill.train.optimizer import Optimizer
 from gristmill.train.schedule import Budget, Plan, parse_budget
-from gristmill.train.settings import PretrainSettings, resolve_batch
+from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
 from gristmill.train.validate import DocumentScores, score_documents
+from gristmill.vocabulary import Vocabulary
 
 __all__ = ["Hook", "Progress", "Trained", "Trainer", "pick_device"]
 
@@ -93,20 +95,18 @@ class Trainer:
         settings: PretrainSettings,
         train: TokenStore,
         valid: TokenStore,
-        end_token: int,
+        vocabulary: Vocabulary,
         seed: int,
         say: Callable[[str], None] = lambda message: None,
         hooks: tuple[Hook, ...] = (),
     ) -> None:
         self.directory, self.config, self.settings = directory, model_config, settings
-        self.train_store, self.valid_store, self.end_token, self.seed = train, valid, end_token, seed
+        self.train_store, self.valid_store, self.vocabulary, self.seed = train, valid, vocabulary, seed
         self.say, self.hooks = say, hooks
         self.device = pick_device(settings.device)
-        if model_config.kind not in settings.objective.kinds:
-            raise InputError(
-                f"the objective trains {', '.join(sorted(settings.objective.kinds))} models, but the model is a "
-                f"{model_config.kind}"
-            )
+        self.objective = settings.objective or default_objective(model_config.kind)
+        self.objective.check(model_config)
+        self.objective.check_vocabulary(vocabulary)
         self.rows, self.micro_rows = resolve_batch(settings, model_config)
         self.budget = parse_budget(settings.budget)
         self.scratch = directory / SCRATCH
@@ -122,11 +122,12 @@ class Trainer:
         self._earlier_seconds = 0.0
         self.loader = Loader(
             self.train_store,
-            self.settings.objective,
+            self.objective,
             row_tokens=self.settings.row_tokens,
             rows=self.rows,
             micro_rows=self.micro_rows,
             seed=self.seed,
+            vocabulary=self.vocabulary,
         )
         with self.loader, _memory_errors():
             self._prepare()
@@ -203,10 +204,7 @@ class Trainer:
         """Times one validation; of a budget of wall time, validations take a tenth at most."""
         model, store, T = self._new_model(dtype), self.valid_store, self.settings.row_tokens
         rows, sample = -(-int((np.diff(store.offsets) - 1).sum()) // T), max(1, 8192 // T)
-        arguments = {"row_tokens": T, "end_token": self.end_token, "maximum_rows": sample}
-        seconds = median_seconds(lambda: score_documents(model, store, **arguments), 1) * max(
-            1.0, rows / sample
-        )
+        seconds = median_seconds(lambda: self._score(model, maximum_rows=sample), 1) * max(1.0, rows / sample)
         affordable = max(1, math.floor(VALIDATION_SHARE * self.budget.amount / seconds))
         if affordable < self.settings.validations:
             self.say(
@@ -222,7 +220,7 @@ class Trainer:
             candidates = ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
         if wanted == "auto" and self.device.type == "cpu" and peak.bfloat16 < 1.2 * peak.float32:
             candidates = ["float32"]  # no units of its own: bfloat16 would be emulated
-        whole = self.loader.step(Cursor(0, 0), 0)
+        whole = self.loader.step(Cursor(0, 0), 0, 1)
         part = dataclasses.replace(whole, batches=whole.batches[:1])
         seconds = {}
         for name in candidates:
@@ -245,12 +243,12 @@ class Trainer:
             )
         return best, reason, seconds[best]
 
-    def _new_model(self, dtype: torch.dtype) -> Transformer:
-        model = Transformer(self.config, dropout=self.settings.dropout)
+    def _new_model(self, dtype: torch.dtype) -> Model:
+        model = make_model(self.config, dropout=self.settings.dropout)
         model.initialise(torch.Generator().manual_seed(derive(self.seed, "init")))
         model.to(self.device)
         for name, parameter in model.named_parameters():
-            if name.startswith("blocks.") and parameter.dim() == 2:
+            if is_matrix(name, parameter):
                 # tables and gains stay float32: they are cheap, and sums
                 parameter.data = parameter.data.to(dtype)
         return model.train()
@@ -346,8 +344,8 @@ class Trainer:
         if self.step % 10 == 0 or self._seconds_per_step > REFIT_SHARE / 2 * self.budget.amount:
             self._refit()
         started = time.perf_counter()
-        step = self.loader.step(self.cursor, self.step)
-        gradients, loss = self._gradients(self.model, step)
+        step = self.loader.step(self.cursor, self.step, self.plan.steps)
+        gradients, loss, parts = self._gradients(self.model, step)
         norm = _clip(gradients, self.settings.gradient_clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(loss, norm, step)
@@ -360,23 +358,27 @@ class Trainer:
         spent = time.perf_counter() - started
         self._seconds_per_step += (spent - self._seconds_per_step) / min(20, max(2, self.step))
         validation = self._validate() if self._is_validation_due() else None
-        self._note(loss, scale, step.tokens / spent, validation)
+        self._note(loss, parts, scale, step.tokens / spent, validation)
         if (
             time.perf_counter() - self._checkpointed_at > self.settings.checkpoint_seconds
             and self.step < self.plan.steps
         ):
             self.save_checkpoint()
 
-    def _gradients(self, model: Transformer, step: Step) -> tuple[dict[str, Tensor], float]:
-        """Returns the gradient of the mean loss over the step's micro-batches, and that loss."""
-        weight = sum(float(batch.weights.sum()) for batch in step.batches)
+    def _gradients(self, model: Model, step: Step) -> tuple[dict[str, Tensor], float, dict[str, float]]:
+        """Returns the gradient of the mean loss over the step's micro-batches, that loss, and what it consists of."""
+        weight = max(sum(float(batch.weights.sum()) for batch in step.batches), 1e-12)
         total = 0.0
         sums: dict[str, Tensor] = {}
+        parts: dict[str, tuple[float, float]] = {}
         for micro, batch in enumerate(step.batches):
             dropout_seed = derive(self.seed, "dropout", self.step, micro)
-            loss = self.settings.objective.loss(model, batch.to(self.device), dropout_seed)
+            loss = self.objective.loss(model, batch.to(self.device), dropout_seed)
             (loss.total_nats / weight).backward()
             total += float(loss.total_nats.detach())
+            for name, (nats, counted) in loss.parts.items():
+                before = parts.get(name, (0.0, 0.0))
+                parts[name] = before[0] + float(nats), before[1] + float(counted)
             for name, parameter in model.named_parameters():
                 if parameter.grad is None:
                     continue
@@ -388,7 +390,10 @@ class Trainer:
                 else:
                     sums[name] = parameter.grad.float()
                 parameter.grad = None
-        return sums, total / weight
+        for name, parameter in model.named_parameters():
+            if name not in sums:  # a head that nothing in this step spoke to
+                sums[name] = torch.zeros_like(parameter)
+        return sums, total / weight, {n: nats / max(counted, 1e-12) for n, (nats, counted) in parts.items()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -452,9 +457,14 @@ class Trainer:
         self._last_scores = scores
         return scores
 
-    def _score(self, model: Transformer) -> DocumentScores:
+    def _score(self, model: Model, maximum_rows: int | None = None) -> DocumentScores:
         return score_documents(
-            model, self.valid_store, row_tokens=self.settings.row_tokens, end_token=self.end_token
+            model,
+            self.valid_store,
+            row_tokens=self.settings.row_tokens,
+            vocabulary=self.vocabulary,
+            objective=self.objective,
+            maximum_rows=maximum_rows,
         )
 
     def _averaged(self) -> "_Averaged":
@@ -475,7 +485,12 @@ class Trainer:
         return path.is_file() and bool(hash_file(path) == best["sha256"])
 
     def _note(
-        self, loss: float, scale: float, tokens_per_second: float, validation: DocumentScores | None
+        self,
+        loss: float,
+        parts: dict[str, float],
+        scale: float,
+        tokens_per_second: float,
+        validation: DocumentScores | None,
     ) -> None:
         progress = Progress(
             step=self.step,
@@ -499,6 +514,8 @@ class Trainer:
             "learning_rate": round(scale, 6),
             "tokens_per_second": round(tokens_per_second),
         }
+        if parts:
+            line["parts_nats"] = {name: round(value, 6) for name, value in parts.items()}
         if validation is not None:
             line["validation_nats_per_token"] = validation.nats_per_token
             line["validation_bits_per_byte"] = validation.bits_per_byte
@@ -575,7 +592,9 @@ class Trainer:
         elapsed = self._elapsed()
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
         tables = sum(
-            n for name, n in sizes.items() if name.startswith(("embedding", "positions", "ngrams", "output"))
+            n
+            for name, n in sizes.items()
+            if name.startswith(("embedding.", "positions", "token_types", "ngrams", "output."))
         )
         metrics = {
             "parameters": {

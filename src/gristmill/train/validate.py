@@ -8,10 +8,11 @@ from jaxtyping import Float, Int
 
 from gristmill.corpus.rows import plan_epoch, read_rows
 from gristmill.corpus.shards import TokenStore
-from gristmill.model import ops
-from gristmill.model.transformer import Transformer
-from gristmill.objectives.base import hidden_states
+from gristmill.model.base import Model
+from gristmill.objectives.base import Objective
 from gristmill.objectives.causal import Causal
+from gristmill.rng import stream
+from gristmill.vocabulary import Vocabulary
 
 __all__ = ["DocumentScores", "score_documents"]
 
@@ -22,7 +23,9 @@ class DocumentScores:
 
     nats: Float[np.ndarray, " documents"]
     tokens: Int[np.ndarray, " documents"]
+    """Those that were predicted: all of them under `causal`, a sample of them under `masked`."""
     text_bytes: Int[np.ndarray, " documents"]
+    """The size of what was predicted, in UTF-8."""
 
     @property
     def nats_per_token(self) -> float:
@@ -31,47 +34,56 @@ class DocumentScores:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits for each byte of UTF-8 text: comparable between tokenizers."""
+        """Bits for each byte of the text that was predicted: comparable between tokenizers, not between objectives.
+
+        What a model is told before it predicts differs: all that stands before, or most of what stands around.
+        """
         return float(self.nats.sum() / np.log(2) / max(1, self.text_bytes.sum()))
 
 
 @torch.no_grad()
 def score_documents(
-    model: Transformer,
+    model: Model,
     store: TokenStore,
     *,
     row_tokens: int,
-    end_token: int,
+    vocabulary: Vocabulary,
+    objective: Objective | None = None,
     batch_tokens: int = 8192,
     maximum_rows: int | None = None,
 ) -> DocumentScores:
-    """Returns the nats of every document under a causal model, rows cut as in training, in document order.
+    """Returns the nats of every document under an objective (causal if none), in document order.
 
-    A document longer than a row is cut into rows that do not overlap; each begins without context. With
-    `maximum_rows` only the first rows are scored: the documents are then not whole, which is for timing alone.
+    A document longer than a row is cut into rows that do not overlap; each begins without context. What an objective
+    draws at random, which tokens are masked for instance, is the same in every validation of the same documents.
+    With `maximum_rows` only the first rows are scored: the documents are then not whole, which is for timing alone.
     """
     was_training = model.training
     model.eval()
-    plan = plan_epoch(np.diff(store.offsets), row_tokens, seed=0, epoch=0, shuffle=False)
-    objective, rng = Causal(), np.random.default_rng(0)
-    documents = len(store.offsets) - 1
-    nats, tokens = np.zeros(documents), np.zeros(documents, dtype=np.int64)
+    objective = objective or Causal()
+    lengths = np.diff(store.offsets)
+    plan = plan_epoch(lengths, row_tokens, seed=0, epoch=0, shuffle=False, lookahead=objective.lookahead)
+    documents = len(lengths)
+    nats = np.zeros(documents)
+    tokens, text_bytes = np.zeros(documents, dtype=np.int64), np.zeros(documents, dtype=np.int64)
     device = next(model.parameters()).device
     rows_at_a_time = max(1, batch_tokens // row_tokens)
     wanted = min(plan.rows, maximum_rows or plan.rows)
     for first in range(0, wanted, rows_at_a_time):
         rows = read_rows(store, plan, np.arange(first, min(first + rows_at_a_time, wanted)))
-        batch = objective.prepare(rows, rng).to(device)
-        hidden = hidden_states(model, batch).flatten(0, 1)
-        _, each = ops.cross_entropy(
-            hidden, model.output_weight, batch.targets.flatten(), batch.weights.flatten()
-        )
-        counts = ((batch.weights > 0) & (batch.targets != end_token)).flatten().cpu().numpy()
-        which = _documents_of_positions(rows.segments, rows.documents)[counts]
-        np.add.at(nats, which, each.double().cpu().numpy()[counts])
+        rows = dataclasses.replace(rows, vocabulary=vocabulary)
+        batch = objective.prepare(rows, stream(0, "validation", first), 1.0)
+        scores = objective.scores(model, batch.to(device))
+        targets = batch.targets.numpy()
+        counts = scores.counted.cpu().numpy() & vocabulary.is_ordinary[targets]
+        which = _documents_of_positions(batch.segments.numpy(), rows.documents)[counts.ravel()]
+        np.add.at(nats, which, scores.nats.double().cpu().numpy()[counts])
         np.add.at(tokens, which, 1)
+        np.add.at(text_bytes, which, vocabulary.lengths[targets[counts]])
     model.train(was_training)
-    return DocumentScores(nats=nats, tokens=tokens, text_bytes=store.text_bytes.astype(np.int64))
+    if objective.whole and wanted == plan.rows:
+        text_bytes = store.text_bytes.astype(np.int64)  # exact also where tokens overlap in bytes
+    return DocumentScores(nats=nats, tokens=tokens, text_bytes=text_bytes)
 
 
 def _documents_of_positions(segments: np.ndarray, documents: tuple[tuple[int, ...], ...]) -> np.ndarray:

@@ -14,7 +14,8 @@ static inline float store_f32(float v) { return v; }
 
 /* exp for x <= 88: 2^k times a polynomial (Cephes' coefficients), relative error below 3e-7; vectorises */
 static inline float fast_exp(float x) {
-    x = x < -87.f ? -87.f : x > 88.f ? 88.f : x;
+    x = x < -87.f ? -87.f : x;
+    x = x > 88.f ? 88.f : x;
     float k = floorf(x * 1.44269504f + 0.5f);
     float r = x - k * 0.693359375f + k * 2.12194440e-4f;
     float p = 1.9875691500e-4f;

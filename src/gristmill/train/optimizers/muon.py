@@ -7,6 +7,7 @@ from typing import Annotated, final
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
+from gristmill.model.base import is_matrix
 from gristmill.train.optimizer import AdamRule, MuonRule, OptimizerSettings, RowRule, Rule
 
 __all__ = ["Muon"]
@@ -36,7 +37,7 @@ class Muon(OptimizerSettings):
     ) -> list[Rule]:
         """Returns the rules for a model whose parameters have these names."""
         tables = {n: m for n, m in masters.items() if n.startswith("ngrams.")}
-        matrices = {n: m for n, m in masters.items() if n.startswith("blocks.") and m.dim() == 2}
+        matrices = {n: m for n, m in masters.items() if is_matrix(n, m)}
         rest = {n: m for n, m in masters.items() if n not in tables and n not in matrices}
         rules: list[Rule] = [
             MuonRule(

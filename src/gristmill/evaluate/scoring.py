@@ -1,0 +1,664 @@
+"""How likely a model of any kind finds sentences: exact where it reads left to right, else a pseudo-log-likelihood.
+
+What a model can be asked follows from what it was trained for:
+
+    objective               a token's log-probability is read
+    causal, prefix          from all that stands before it: the sum is the sentence's log-likelihood
+    hybrid                  likewise; or, with the token masked and all else seen, one position before it
+    masked, next_sentence   at the mask in its place, all else seen
+    permuted                at a query that sees all else (its own token it never sees)
+    spans                   after the sentinel that stands for it in the source
+    denoise                 in the text that is written again, after the true tokens before it; the source has a mask
+    detect                  there is none: the log-probability that the token was not replaced stands in its place
+
+Masked once for each token, these sum to the pseudo-log-likelihood (Salazar et al. 2020, arXiv:1910.14659, section 2).
+It finds words of several tokens too likely, since their other pieces give each one away; so by default the later
+tokens of the same word are masked as well (Kauf and Ivanova 2023, arXiv:2305.10588: "within-word left-to-right").
+
+What all ways share, so that figures can be compared with published ones: a sentence stands between the special tokens
+that documents were trained with, and those are not scored, the end neither; the sum is not divided by the length;
+nothing precedes the first word, no space either.
+"""
+
+import abc
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gristmill.batch import Batch, Source, Visibility
+from gristmill.config import Part, from_dict, to_dict
+from gristmill.errors import InputError
+from gristmill.model.base import Model
+from gristmill.model.config import Kind, ModelConfig
+from gristmill.model.transformer import Transformer
+from gristmill.model.visibility import segment_positions, segment_spans
+from gristmill.objectives.base import Objective, hidden_states, token_scores
+from gristmill.objectives.permuted import predict_given
+from gristmill.objectives.words import Text, words_go_on
+from gristmill.vocabulary import Vocabulary
+
+__all__ = [
+    "Asked",
+    "Asking",
+    "ByGenerator",
+    "BySentinel",
+    "Discriminated",
+    "Frame",
+    "InOrder",
+    "InPlace",
+    "LeftToRight",
+    "OneBefore",
+    "Pseudo",
+    "Rewritten",
+    "Scoring",
+    "alone",
+    "batches_by_length",
+    "check_texts",
+    "frame",
+    "in_float32",
+    "name_of",
+    "objective_of",
+    "rest_of_word",
+    "scoring_for",
+    "scorings_for",
+    "sentence_scores",
+    "word_starts",
+]
+
+BATCH_TOKENS = 4096
+"""Positions in a pass: more are no faster on a CPU, and take more memory."""
+
+
+@torch.no_grad()
+def sentence_scores(
+    model: Model,
+    vocabulary: Vocabulary,
+    texts: Sequence[Sequence[int]],
+    *,
+    how: "Scoring",
+    batch_tokens: int = BATCH_TOKENS,
+) -> Float[np.ndarray, " texts"]:
+    """Returns the (pseudo-)log-likelihood of each text in nats, a number below 0.
+
+    Logits and their softmax are float32 whatever the weights are stored as, and sums float64: in bfloat16 every
+    fifteenth pair of sentences would be a tie. Equal texts are scored once, so their scores are equal.
+
+    Args:
+        model: any kind; computed in float32, as a copy where its weights are stored in less.
+        vocabulary: what the tokens stand for.
+        texts: token ids of each, without special tokens.
+        how: what the model is asked, from `scoring_for`.
+        batch_tokens: positions in a pass.
+
+    Raises:
+        InputError: the model is of a kind that can't be asked so, a text is empty or longer than the model takes, or
+            the vocabulary lacks a special token.
+    """
+    _check(model.config, texts, how)
+    model = in_float32(model)
+    was_training = model.training
+    model.eval()
+    unique = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, texts)))}
+    edges = how.frame(vocabulary, model.config)
+    framed = _Flat([[*edges.before, *ids, *edges.after] for ids in unique])
+    asked = np.array(
+        [
+            (i, len(edges.before) + span.start, len(edges.before) + span.stop)
+            for i in np.argsort(framed.lengths, kind="stable").tolist()
+            for span in how.spans(vocabulary, framed.row(i)[len(edges.before) :][: _inner(framed, i, edges)])
+        ]
+    )
+    totals = np.zeros(len(unique))
+    device = next(model.parameters()).device
+    for rows in batches_by_length(framed.lengths[asked[:, 0]], batch_tokens):
+        which, first, after = asked[rows].T
+        batch = how.batch(framed.asked(which, first, after), vocabulary).to(device)
+        np.add.at(totals, which, how.log_probabilities(model, batch).cpu().numpy())
+    model.train(was_training)
+    return totals[[unique[tuple(ids)] for ids in texts]]
+
+
+def _inner(framed: "_Flat", text: int, edges: "Frame") -> int:
+    return int(framed.lengths[text]) - len(edges.before) - len(edges.after)
+
+
+def _check(config: ModelConfig, texts: Sequence[Sequence[int]], how: "Scoring") -> None:
+    if config.kind not in how.kinds:
+        raise InputError(
+            f"a model of kind {config.kind} can't be scored by {how.protocol}",
+            "let `scoring_for` choose the way that suits the model's objective",
+        )
+    if config.kind == "encoder" and config.head == "linear":
+        raise InputError(
+            f'this model of the family "{config.family}" has no head that predicts tokens, so it can\'t score texts',
+            "import a checkpoint with its masked-language-model head, or use the model for embeddings",
+        )
+    check_texts(config, texts)
+
+
+def check_texts(config: ModelConfig, texts: Sequence[Sequence[int]]) -> None:
+    """Refuses texts that a model can't read, by their number.
+
+    Raises:
+        InputError: one is empty, or with two special tokens longer than the model takes.
+    """
+    for i, ids in enumerate(texts):
+        if not len(ids):
+            raise InputError(f"text {i} is empty", "leave it out")
+        if len(ids) + 2 > config.maximum_positions and config.core == "transformer":
+            raise InputError(
+                f"text {i} has {len(ids):,} tokens, and the model handles {config.maximum_positions:,} positions, "
+                "special tokens among them",
+                "cut the text, or train with a larger model.maximum_positions",
+            )
+
+
+def in_float32(model: Model) -> Model:
+    """Returns the model, or a copy of it where its weights are stored in less than float32."""
+    narrow = any(p.dtype != torch.float32 for p in model.parameters())
+    return copy.deepcopy(model).float() if narrow else model
+
+
+def batches_by_length(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list[slice]:
+    """Cuts ascending lengths into batches of at most so many positions, padding to the longest among them."""
+    cuts, first = [], 0
+    for i, length in enumerate(lengths.tolist()):
+        if i > first and length * (i + 1 - first) > batch_tokens:
+            cuts.append(slice(first, i))
+            first = i
+    return [*cuts, slice(first, len(lengths))] if len(lengths) else []
+
+
+# --- what a model is asked ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens between which a text stands."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def frame(vocabulary: Vocabulary, kind: Kind) -> Frame:
+    """Returns what stands around a text as a model of a kind reads it, the same as around documents in training.
+
+    [CLS] and [SEP] for an encoder whose tokenizer has both; the tokens of a document's beginning and end for other
+    readers; for a decoder the beginning only, since it is never given the end.
+
+    Raises:
+        InputError: the tokenizer has no token that begins a text, and the model is a decoder.
+    """
+    special = vocabulary.special
+    if kind == "encoder" and {"cls", "sep"} <= set(special):
+        return Frame((special["cls"],), (special["sep"],))
+    begin = special.get("bos", special.get("eos"))
+    if begin is None and kind != "encoder":
+        raise InputError(
+            "the tokenizer has no token that begins a text, so its first token can't be predicted",
+            'add bos = "<|bos|>" to [tokenizer.special_tokens], and train it again',
+        )
+    end = special.get("eos")
+    before = () if begin is None else (begin,)
+    return Frame(before, () if kind == "decoder" or end is None else (end,))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Framed texts, what of them the model must not see, and what it is asked for."""
+
+    tokens: Int[Tensor, "B T"]
+    """As they are, nothing masked yet; any id where there is padding."""
+    segments: Int[Tensor, "B T"]
+    """1, and 0 for padding."""
+    hidden: Bool[Tensor, "B T"]
+    wanted: Bool[Tensor, "B T"]
+
+
+class Asking(abc.ABC):
+    """Abstract. How a model is asked for hidden tokens while it sees the others."""
+
+    kinds: ClassVar[frozenset[Kind]]
+    at_once: ClassVar[bool] = True
+    """Whether it may be asked for several tokens of a text in one pass."""
+
+    @abc.abstractmethod
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the batch whose weighted positions predict the wanted tokens, in the order of their columns."""
+
+    def states(self, model: Model, batch: Batch) -> Float[Tensor, "B T D"]:
+        """Returns the hidden states from which those positions predict."""
+        return hidden_states(model, batch)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class InPlace(Asking):
+    """At the mask that stands for the token (Devlin et al. 2019)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts, masks in place of what is hidden."""
+        return Batch(
+            tokens=asked.tokens.masked_fill(asked.hidden, vocabulary.id("mask")),
+            targets=asked.tokens,
+            weights=asked.wanted.float(),
+            segments=asked.segments,
+            visibility=Visibility.FULL,
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class ByGenerator(Asking):
+    """At the mask, by the small generator that proposes replacements (Clark et al. 2020)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts, masks in place of what is hidden."""
+        return InPlace().batch(asked, vocabulary)
+
+    def states(self, model: Model, batch: Batch) -> Float[Tensor, "B T D"]:
+        """Returns the generator's hidden states."""
+        assert isinstance(model, Transformer)
+        return model.propose(
+            batch.tokens,
+            spans=segment_spans(batch.segments, Visibility.FULL),
+            positions=segment_positions(batch.segments),
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class OneBefore(Asking):
+    """One position before the mask, all positions seeing all (Charpentier and Samuel 2024, arXiv:2410.24159)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts, masks in place of what is hidden; every target is that of the position after."""
+        return Batch(
+            tokens=asked.tokens.masked_fill(asked.hidden, vocabulary.id("mask")),
+            targets=asked.tokens.roll(-1, dims=1),
+            weights=asked.wanted.roll(-1, dims=1).float(),
+            segments=asked.segments,
+            visibility=Visibility.FULL,
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class InOrder(Asking):
+    """At a query of its own, what is hidden being last in the factorization order (Yang et al. 2019)."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts with a query for each hidden token; those for tokens that nobody wants do not count."""
+        batch = predict_given(asked.tokens, asked.segments, asked.hidden, vocabulary.id("mask"))
+        T = asked.tokens.shape[1]
+        # training rounds the number of queries up; of short texts that would be most of the row
+        used = T + int(asked.hidden.sum(1).max())
+        kept = {name: getattr(batch, name)[:, :used] for name in _BY_POSITION}
+        counted = (kept["weights"] > 0) & asked.wanted.gather(1, kept["positions"].clamp(max=T - 1))
+        return dataclasses.replace(batch, **{**kept, "weights": counted.float()})
+
+
+_BY_POSITION = ("tokens", "targets", "weights", "segments", "positions", "ranks", "reach")
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class BySentinel(Asking):
+    """In what an encoder-decoder writes after the sentinel that stands for the span (Raffel et al. 2020).
+
+    The decoder reads its start token and the sentinel, and the log-probability is the token's alone: neither that of
+    the sentinel, which is the same for all texts, nor that of the span ending there (as in BabyLM's enc_dec_mask).
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
+    at_once: ClassVar[bool] = False
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns sources with a sentinel for each run of hidden tokens; what is wanted begins the first run."""
+        if not vocabulary.sentinels:
+            raise InputError(
+                "the tokenizer has no sentinel tokens, which stand for what is left out",
+                "set tokenizer.sentinels = 100 and train it again",
+            )
+        sentinels = torch.tensor(list(vocabulary.sentinels))
+        begins = _run_starts(asked.hidden)
+        number = (begins.cumsum(1) - 1).clamp(0, len(sentinels) - 1)
+        source = _shortened(torch.where(begins, sentinels[number], asked.tokens), asked, begins)
+        B = len(asked.tokens)
+        start = torch.full((B,), frame(vocabulary, "encoder-decoder").before[0])
+        sentinel = sentinels[0].expand(B)
+        return Batch(
+            tokens=torch.stack([start, sentinel], dim=1),
+            targets=torch.stack([sentinel, asked.tokens[asked.wanted]], dim=1),
+            weights=torch.tensor([0.0, 1.0]).repeat(B, 1),
+            segments=torch.ones(B, 2, dtype=torch.long),
+            visibility=Visibility.CAUSAL,
+            source=source,
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Rewritten(Asking):
+    """In the text that an encoder-decoder writes again, given its true tokens so far (Lewis et al. 2020).
+
+    In the source one mask stands for each run of hidden tokens, as in text infilling.
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
+    at_once: ClassVar[bool] = False
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns sources with masks, and the whole texts as what is written."""
+        begins = _run_starts(asked.hidden)
+        source = _shortened(asked.tokens.masked_fill(begins, vocabulary.id("mask")), asked, begins)
+        return Batch(
+            tokens=asked.tokens[:, :-1],
+            targets=asked.tokens[:, 1:],
+            weights=asked.wanted[:, 1:].float(),
+            # what is written is causal, so padding behind it may count as text
+            segments=torch.ones_like(asked.segments[:, 1:]),
+            visibility=Visibility.CAUSAL,
+            source=source,
+        )
+
+
+def _run_starts(hidden: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    begins = hidden.clone()
+    begins[:, 1:] &= ~hidden[:, :-1]
+    return begins
+
+
+def _shortened(tokens: Int[Tensor, "B T"], asked: Asked, begins: Bool[Tensor, "B T"]) -> Source:
+    """The tokens that are seen and one for each hidden run, moved together; what is left over is padding."""
+    kept = (~asked.hidden | begins) & (asked.segments != 0)
+    order = torch.argsort(~kept, dim=1, stable=True)
+    S = int(kept.sum(1).max())
+    return Source(
+        tokens=tokens.gather(1, order)[:, :S],
+        segments=asked.segments.masked_fill(~kept, 0).gather(1, order)[:, :S],
+    )
+
+
+# --- what is summed -------------------------------------------------------------------------------------------------
+
+
+class Scoring(abc.ABC):
+    """Abstract. What is asked about a text, and what the answers' sum is."""
+
+    kinds: ClassVar[frozenset[Kind]]
+
+    @property
+    @abc.abstractmethod
+    def protocol(self) -> str:
+        """In words, for print beside every figure."""
+
+    @abc.abstractmethod
+    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
+        """Returns the positions of the text that each question hides; the first of them is the one that is asked."""
+
+    @abc.abstractmethod
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the batch that asks, a row for each question."""
+
+    def frame(self, vocabulary: Vocabulary, config: ModelConfig) -> Frame:
+        """Returns what stands around a text."""
+        return frame(vocabulary, config.kind)
+
+    def log_probabilities(self, model: Model, batch: Batch) -> Float[Tensor, " B"]:
+        """Returns each row's sum of log-probabilities, in float64."""
+        scores = token_scores(model, batch, self.states(model, batch))
+        return -(scores.nats.double() * scores.counted).sum(1)
+
+    def states(self, model: Model, batch: Batch) -> Float[Tensor, "B T D"]:
+        """Returns the hidden states that predict."""
+        return hidden_states(model, batch)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class LeftToRight(Scoring):
+    """The log-likelihood: each token given those before it, the first given the token that begins a text."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
+
+    @property
+    def protocol(self) -> str:
+        """In words."""
+        return "log-likelihood, left to right"
+
+    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
+        """Returns one question, all of the text being asked."""
+        return [range(len(text))]
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts, each position's target being the next token."""
+        return Batch(
+            tokens=asked.tokens[:, :-1],
+            targets=asked.tokens[:, 1:],
+            weights=asked.hidden[:, 1:].float(),
+            # no position sees what comes after it, so padding there may count as text: rows all alike are faster
+            segments=torch.ones_like(asked.segments[:, 1:]),
+            visibility=Visibility.CAUSAL,
+        )
+
+
+def alone(vocabulary: Vocabulary, text: Sequence[int]) -> list[range]:
+    """Returns a question for each token that hides it alone (Salazar et al. 2020)."""
+    return [range(i, i + 1) for i in range(len(text))]
+
+
+def rest_of_word(vocabulary: Vocabulary, text: Sequence[int]) -> list[range]:
+    """Returns a question for each token that hides it and the later tokens of its word (Kauf and Ivanova 2023)."""
+    starts = np.append(np.flatnonzero(word_starts(vocabulary, text)), len(text))
+    ends = starts[np.searchsorted(starts, np.arange(len(text)), side="right")]
+    return [range(i, end) for i, end in enumerate(ends.tolist())]
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Pseudo(Scoring):
+    """The pseudo-log-likelihood: each token given all others, or all but the rest of its word."""
+
+    ask: Asking
+    hiding: Callable[[Vocabulary, Sequence[int]], list[range]] = rest_of_word
+    """What is hidden with each token: `alone` or `rest_of_word`."""
+
+    @property
+    def kinds(self) -> frozenset[Kind]:  # type: ignore[override]
+        """The kinds of model that can be asked so."""
+        return self.ask.kinds
+
+    @property
+    def protocol(self) -> str:
+        """In words."""
+        within = ", within words left to right" if self.hiding is rest_of_word else ""
+        return f"pseudo-log-likelihood{within} ({type(self.ask).__name__})"
+
+    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
+        """Returns a question for each token."""
+        return self.hiding(vocabulary, text)
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the batch that asks."""
+        return self.ask.batch(asked, vocabulary)
+
+    def states(self, model: Model, batch: Batch) -> Float[Tensor, "B T D"]:
+        """Returns the hidden states that predict."""
+        return self.ask.states(model, batch)
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Discriminated(Scoring):
+    """The log-probability that no token was replaced, each judged on its own by the detector, in one pass.
+
+    No likelihood, but it ranks sentences, and by the model that is kept instead of the generator (Clark et al. 2020).
+    """
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+
+    @property
+    def protocol(self) -> str:
+        """In words."""
+        return "log-probability that no token was replaced"
+
+    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
+        """Returns one question about all of the text."""
+        return [range(len(text))]
+
+    def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
+        """Returns the texts as they are."""
+        return Batch(
+            tokens=asked.tokens,
+            targets=asked.tokens,
+            weights=asked.hidden.float(),
+            segments=asked.segments,
+            visibility=Visibility.FULL,
+        )
+
+    def log_probabilities(self, model: Model, batch: Batch) -> Float[Tensor, " B"]:
+        """Returns each row's sum of the log-probabilities that a token is the original one."""
+        assert isinstance(model, Transformer)
+        replaced = model.detect(hidden_states(model, batch)).double()
+        return (torch.nn.functional.logsigmoid(-replaced) * batch.weights).sum(1)
+
+
+# --- which way suits a model ----------------------------------------------------------------------------------------
+
+_ASKING: dict[str, Asking] = {
+    "masked": InPlace(),
+    "next_sentence": InPlace(),
+    "permuted": InOrder(),
+    "hybrid": OneBefore(),
+    "spans": BySentinel(),
+    "denoise": Rewritten(),
+    "detect": ByGenerator(),
+}
+
+
+def scorings_for(objective: Objective | None, config: ModelConfig) -> dict[str, Scoring]:
+    """Returns every way that suits a model trained with an objective, by name, the one to prefer first.
+
+    Without an objective (weights from elsewhere) or with one of the user's own the kind decides.
+
+    Raises:
+        InputError: nothing is known about what an encoder-decoder writes.
+    """
+    name = _name(objective, config)
+    ways: dict[str, Scoring] = {}
+    if config.kind == "decoder":
+        ways["left_to_right"] = LeftToRight()
+    if name == "detect":
+        ways["discriminated"] = Discriminated()
+    if name in _ASKING:
+        ways["pseudo_within_words"] = Pseudo(_ASKING[name])
+        ways["pseudo"] = Pseudo(_ASKING[name], alone)
+    return ways
+
+
+def scoring_for(objective: Objective | None, config: ModelConfig) -> Scoring:
+    """Returns the way to score texts that suits a model trained with an objective."""
+    return next(iter(scorings_for(objective, config).values()))
+
+
+def objective_of(config: Mapping[str, Any]) -> Objective | None:
+    """Returns the objective in a checkpoint's manifest (its `config`), or None for weights from elsewhere."""
+    table = config.get("pretrain", {}).get("objective")
+    return None if table is None else from_dict(_Trained, {"objective": table}).objective
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    objective: Annotated[Objective, Part("objectives")]
+
+
+def name_of(objective: Objective | None) -> str:
+    """Returns the name of an objective as a recipe writes it, or "" where there is none."""
+    return "" if objective is None else str(to_dict(objective)["name"])
+
+
+def _name(objective: Objective | None, config: ModelConfig) -> str:
+    name = name_of(objective)
+    if name in _ASKING or config.kind == "decoder":
+        return name
+    if config.kind == "encoder":
+        return "masked"
+    if config.relative_buckets:
+        return "spans"
+    raise InputError(
+        f'the encoder-decoder of the family "{config.family}" was not trained here with an objective that is known, '
+        "so what it can be asked is not either",
+        'models trained with "spans" or "denoise" can be',
+    )
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def word_starts(vocabulary: Vocabulary, text: Sequence[int]) -> Bool[np.ndarray, " tokens"]:
+    """Returns whether each token begins a word, as whole-word masking has them (`objectives/words.py`).
+
+    A word is a run of letters, digits and apostrophes between them; a Chinese character is one by itself, and so is
+    every other sign. A token belongs to the word of its first character; one that begins inside a character goes on.
+
+        >>> pieces = [b"The", b" cat", b"s", b".", " 地".encode(), "上".encode()]
+        >>> word_starts(Vocabulary(pieces=pieces, special={}), range(6)).tolist()
+        [True, True, False, True, True, True]
+
+    Raises:
+        InputError: no token holds a space, so where words begin is not told by the tokens' bytes.
+    """
+    if not any(b" " in piece for piece in vocabulary.pieces):
+        raise InputError(
+            "the tokens of this vocabulary hold no spaces, so where words begin can't be told",
+            "score with Pseudo(..., alone), which hides each token alone",
+        )
+    characters = Text(np.asarray(text, dtype=np.int64), vocabulary)
+    return ~characters.tokens_go_on(words_go_on(characters, chinese="characters"))
+
+
+# --- rows of unequal length -----------------------------------------------------------------------------------------
+
+
+class _Flat:
+    """Texts end to end, from which batches are cut."""
+
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
+        self.lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self._tokens = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
+
+    def row(self, i: int) -> list[int]:
+        """Returns a text's tokens."""
+        row: list[int] = self._tokens[self._starts[i] : self._starts[i] + self.lengths[i]].tolist()
+        return row
+
+    def asked(
+        self, which: Int[np.ndarray, " B"], first: Int[np.ndarray, " B"], after: Int[np.ndarray, " B"]
+    ) -> Asked:
+        """Returns texts side by side, the columns from `first` to before `after` hidden, and `first` wanted."""
+        lengths = self.lengths[which]
+        columns = np.arange(lengths.max())
+        inside = columns < lengths[:, None]
+        places = np.where(inside, self._starts[which][:, None] + columns, 0)
+        return Asked(
+            tokens=torch.from_numpy(np.where(inside, self._tokens[places], 0)),
+            segments=torch.from_numpy(inside.astype(np.int64)),
+            hidden=torch.from_numpy((columns >= first[:, None]) & (columns < after[:, None])),
+            wanted=torch.from_numpy(columns == first[:, None]),
+        )

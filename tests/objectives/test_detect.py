@@ -1,0 +1,93 @@
+"""Which tokens a generator has replaced."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from gristmill.errors import InputError
+from gristmill.objectives import detect
+from gristmill.objectives.choosing import Masking
+from gristmill.objectives.detect import Detect
+from gristmill.rng import stream
+from tests.objectives.suite import SPECIAL, check_objective, example_rows, random_model, tiny_config
+
+CONFIG = Detect().refine(tiny_config("encoder"))
+
+
+def test_detect_is_an_objective():
+    check_objective(Detect(), part="detector", falls_to=0.7)
+
+
+def test_what_the_generator_reads_is_masked_and_what_it_should_say_is_the_text():
+    rows = example_rows("encoder", 0)
+    batch = Detect().prepare(rows, stream(0, "detect"))
+    assert torch.equal(batch.tokens == SPECIAL["mask"], batch.weights != 0)
+    assert torch.equal(batch.tokens[batch.weights == 0], batch.targets[batch.weights == 0])
+
+
+@torch.no_grad()
+def test_only_masked_tokens_are_replaced_and_the_seed_decides_by_what():
+    model = random_model(CONFIG)
+    batch = Detect().prepare(example_rows("encoder", 0), stream(0, "detect"))
+    replaced, _, _ = detect._replace(model, batch, 1)
+    assert torch.equal(replaced[batch.weights == 0], batch.targets[batch.weights == 0])
+    assert (replaced != batch.targets).any()
+    assert torch.equal(detect._replace(model, batch, 1)[0], replaced)
+    assert not torch.equal(detect._replace(model, batch, 2)[0], replaced)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_generators_and_fifty_times_the_detectors():
+    model = random_model(CONFIG)
+    batch = Detect().prepare(example_rows("encoder", 0), stream(0, "detect"))
+    loss = Detect().loss(model, batch, dropout_seed=3)
+    generator, detector = (nats / weight for nats, weight in loss.parts.values())
+    torch.testing.assert_close(loss.mean_nats, generator + 50 * detector)
+    assert loss.parts["detector"][1] == (batch.segments != 0).sum()
+
+
+def test_detection_teaches_the_generator_nothing():
+    batch = Detect().prepare(example_rows("encoder", 0), stream(0, "detect"))
+    gradients = []
+    for weight in (0.0, 50.0):
+        model = random_model(CONFIG)
+        Detect(detection_weight=weight).loss(model, batch).mean_nats.backward()
+        assert model.generator is not None
+        gradients.append([parameter.grad for parameter in model.generator.parameters()])
+    for without, with_detection in zip(*gradients, strict=True):
+        torch.testing.assert_close(with_detection, without)
+
+
+@torch.no_grad()
+def test_a_generator_that_says_the_original_has_replaced_nothing():
+    """What it says right counts as original, as in the paper."""
+    model = random_model(CONFIG)
+    batch = Detect().prepare(example_rows("encoder", 0), stream(0, "detect"))
+    replaced, _, _ = detect._replace(model, batch, 1)
+    right = (batch.weights != 0) & (replaced == batch.targets)
+    told = dataclasses.replace(batch, weights=torch.zeros_like(batch.weights))
+    _, nats = detect._detect(model, told, batch.targets, torch.ones(batch.tokens.numel()), 0)
+    assert torch.isfinite(nats).all()
+    assert right.sum() < (batch.weights != 0).sum()
+
+
+@pytest.mark.parametrize(("layers", "share", "expected"), [(4, 0.5, 2), (3, 0.5, 2), (12, 0.25, 3), (1, 0.1, 1)])
+def test_the_generator_has_a_share_of_the_layers_rounded_up(layers, share, expected):
+    config = tiny_config("encoder", depth=layers)
+    assert Detect(generator_depth=share).refine(config).generator_layers == expected
+
+
+def test_a_family_without_a_place_for_the_detector_is_refused():
+    with pytest.raises(InputError, match='"qwen3" has none') as caught:
+        Detect().refine(tiny_config("decoder"))
+    assert caught.value.hint == 'set model.family = "bert" (or leave it out)'
+
+
+def test_rates_are_those_of_its_masking():
+    rows = example_rows("encoder", 0)
+    few, many = (
+        Detect(masking=Masking(rate=rate, mask_share=1.0, random_share=0.0)).prepare(rows, stream(0, "rate"))
+        for rate in (0.1, 0.4)
+    )
+    assert many.weights.sum() > 3 * few.weights.sum()
