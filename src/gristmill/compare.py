@@ -242,27 +242,30 @@ def fit_parameters(recipe: Recipe, wanted: int, vocab_size: int, name: str) -> M
         InputError: no size comes within 2 %.
     """
 
-    def count(**size: int) -> int:
-        config = _config(dataclasses.replace(recipe.model, **size), recipe, vocab_size)
-        return parameter_counts(config)["total"]
+    config = resolve(recipe.model, vocab_size=vocab_size, row_tokens=recipe.pretrain.row_tokens)
 
-    # a recurrent model has no feed-forward layers: its width is what can be fitted
-    family_core = resolve(recipe.model, vocab_size=vocab_size, row_tokens=recipe.pretrain.row_tokens).core
-    field = "feed_forward" if family_core == "transformer" else "width"
+    def sized(steps: int) -> ModelSettings:
+        # a recurrent model has no feed-forward layers: its width is what can be fitted
+        if config.core != "transformer":
+            return dataclasses.replace(recipe.model, width=STEP * steps)
+        return dataclasses.replace(recipe.model, feed_forward=STEP * steps)
+
+    def count(steps: int) -> int:
+        return parameter_counts(_config(sized(steps), recipe, vocab_size))["total"]
+
     low, high = 1, 2
-    while count(**{field: STEP * high}) < wanted and high < 1 << 16:
+    while count(high) < wanted and high < 1 << 16:
         high *= 2
     while low < high:  # the smallest size with at least so many parameters
         middle = (low + high) // 2
-        low, high = (low, middle) if count(**{field: STEP * middle}) >= wanted else (middle + 1, high)
-    best = min((low - 1, low), key=lambda n: abs(count(**{field: STEP * max(n, 1)}) - wanted))
-    reached = count(**{field: STEP * max(best, 1)})
-    if abs(reached - wanted) > 0.02 * wanted:
+        low, high = (low, middle) if count(middle) >= wanted else (middle + 1, high)
+    best = min((max(low - 1, 1), low), key=lambda steps: abs(count(steps) - wanted))
+    if abs(count(best) - wanted) > 0.02 * wanted:
         raise InputError(
-            f"candidate {name}: the nearest to compare.parameters = {wanted:,} is {reached:,}",
+            f"candidate {name}: the nearest to compare.parameters = {wanted:,} is {count(best):,}",
             "set its model.depth or model.width so that layers take about what is left",
         )
-    return dataclasses.replace(recipe.model, **{field: STEP * max(best, 1)})
+    return sized(best)
 
 
 def _config(model: ModelSettings, recipe: Recipe, vocab_size: int) -> ModelConfig:

@@ -4,6 +4,7 @@ Each stage writes one directory below the run's; one whose inputs and settings a
 """
 
 import dataclasses
+import itertools
 import json
 import platform
 import shlex
@@ -19,12 +20,14 @@ import gristmill
 from gristmill import plugins, rng
 from gristmill.artifact import Artifact, artifact_key, draft, exclusive, find, open_artifact, write_json
 from gristmill.config import to_dict
-from gristmill.corpus import Corpus, CorpusConfig
+from gristmill.corpus import Corpus, CorpusConfig, Document
 from gristmill.corpus import build as build_corpus
 from gristmill.corpus.shards import Shards, write_shards
 from gristmill.errors import InputError
 from gristmill.evaluate.likelihood import figures
-from gristmill.generate import SamplingSettings, complete, load_run, prepare
+from gristmill.evaluate.fill import fill
+from gristmill.generate import Loaded, SamplingSettings, complete, load_run, prepare
+from gristmill.generate.infilling import split_at_gaps
 from gristmill.model.config import FAMILY_OF_KIND, ModelConfig, ModelSettings, resolve
 from gristmill.model.count import parameter_counts, training_bytes, training_flops_per_token
 from gristmill.report import build_report
@@ -32,7 +35,7 @@ from gristmill.tokenizer import Tokenizer, TokenizerConfig
 from gristmill.tokenizer import train as train_tokenizer
 from gristmill.train.hardware import describe_machine, matmul_peak
 from gristmill.train.schedule import parse_budget
-from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
+from gristmill.train.settings import DOCUMENT_MARKS, PretrainSettings, default_objective, resolve_batch
 from gristmill.train.trainer import Hook, Trainer, pick_device
 from gristmill.train.validate import score_documents
 
@@ -371,9 +374,9 @@ def _run_shards(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener
     corpus = Corpus(stages["corpus"])
     tokenizer = Tokenizer.from_directory(stages["tokenizer"].path)
 
-    # an encoder's documents are what it is asked about later: [CLS] text [SEP]
-    encoder = _provisional_config(recipe).kind == "encoder" and {"cls", "sep"} <= set(tokenizer.special)
-    begin, end = ("cls", "sep") if encoder else ("bos", "eos")
+    begin, end = DOCUMENT_MARKS[_provisional_config(recipe).kind]
+    if not {begin, end} <= set(tokenizer.special):
+        begin, end = "bos", "eos"
 
     def pairs(split: Any) -> Iterator[tuple[str, str]]:
         return ((document.id, document.text) for document in corpus.documents(split))
@@ -432,17 +435,64 @@ def _run_evaluation(recipe: Recipe, out: Path, stages: dict[str, Artifact], list
                 sources=[Path(document.source).name for document in documents],
             )
         )
-        prompts = recipe.samples.prompts or _openings(documents)
-        listener.progress("samples", 0, len(prompts))
-        repeated = [prompt for prompt in prompts for _ in range(recipe.samples.per_prompt)]
-        sampling = recipe.samples.sampling
-        lines = [
-            {"prompt": c.prompt, "continuation": c.text, "finish": c.finish, "settings": to_dict(sampling)}
-            for c in complete(prepare(loaded.model), loaded.tokenizer, repeated, sampling)
-        ]
+        listener.progress("samples", 0, None)
+        if loaded.config.kind == "decoder":
+            lines = _continuations(recipe.samples, loaded, documents)
+        else:
+            lines = _fillings(recipe, loaded, documents)
         with (work.path / "samples.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return open_artifact(out, "evaluation", verify=False)
+
+
+def _continuations(
+    settings: SampleSettings, loaded: Loaded, documents: Sequence[Document]
+) -> list[dict[str, Any]]:
+    """What a decoder writes after each prompt."""
+    prompts = settings.prompts or _openings(documents)
+    repeated = [prompt for prompt in prompts for _ in range(settings.per_prompt)]
+    return [
+        {
+            "prompt": c.prompt,
+            "continuation": c.text,
+            "finish": c.finish,
+            "settings": to_dict(settings.sampling),
+        }
+        for c in complete(prepare(loaded.model), loaded.tokenizer, repeated, settings.sampling)
+    ]
+
+
+def _fillings(recipe: Recipe, loaded: Loaded, documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """What a model that reads puts into gaps: of the prompts that have some, or of the beginnings of documents."""
+    tokenizer, vocabulary = loaded.tokenizer, loaded.tokenizer.vocabulary()
+    hole = vocabulary.special["mask"] if "mask" in vocabulary.special else vocabulary.sentinels[0]
+    asked = []
+    for prompt in recipe.samples.prompts or _openings(documents, characters=90):
+        if GAP in prompt:
+            pieces = [tokenizer.encode(piece) for piece in split_at_gaps(prompt, GAP)]
+            truth: list[str | None] = [None] * (len(pieces) - 1)
+        else:
+            tokens = tokenizer.encode(prompt)[: min(24, loaded.config.maximum_positions - 2)]
+            hidden = [i for i in range(2, len(tokens), 6) if vocabulary.is_ordinary[tokens[i]]]
+            edges = [-1, *hidden, len(tokens)]
+            pieces = [list(tokens[a + 1 : b]) for a, b in itertools.pairwise(edges)]
+            truth = [tokenizer.decode([tokens[i]]) for i in hidden]
+        if len(pieces) > 1:
+            asked.append((pieces, truth))
+    lines = []
+    for pieces, truth in asked:
+        tokens = [token for piece in pieces for token in (hole, *piece)][1:]
+        gaps = fill(loaded.model, vocabulary, tokens, objective=recipe.pretrain.objective, top_k=3)
+        lines.append(
+            {
+                "pieces": [tokenizer.decode(piece) for piece in pieces],
+                "gaps": [
+                    {"truth": true, "guesses": [[g.text, round(g.probability, 4)] for g in guesses]}
+                    for true, guesses in zip(truth, gaps, strict=True)
+                ],
+            }
+        )
+    return lines
 
 
 def _run_report(_: Recipe, out: Path, __: dict[str, Artifact], ___: Listener) -> Artifact:
@@ -459,7 +509,11 @@ _RUNNERS = {
 }
 
 
-def _openings(documents: Sequence[Any], *, each: int = 2, characters: int = 24) -> tuple[str, ...]:
+GAP = "___"
+"""What marks a gap in a prompt of `[samples]`."""
+
+
+def _openings(documents: Sequence[Document], *, each: int = 2, characters: int = 24) -> tuple[str, ...]:
     """Beginnings of validation documents, some of each language, the same for the same corpus."""
     found: dict[str, list[str]] = {}
     for document in sorted(documents, key=lambda d: rng.derive(0, "openings", d.id)):
@@ -472,7 +526,7 @@ def _openings(documents: Sequence[Any], *, each: int = 2, characters: int = 24) 
         ):
             opening = opening.rsplit(" ", 1)[0]  # English stops at a word's end
         if document.language == "zh":
-            opening = document.text[:6]
+            opening = document.text[: characters // 4]
         if len(here) < each and opening.strip():
             here.append(opening.strip())
     return tuple(opening for openings in found.values() for opening in openings)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gristmill import plugins
 from gristmill.batch import Visibility
-from gristmill.errors import InputError
+from gristmill.errors import InputError, RunError
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.exchange import TOLERANCE, from_transformers, to_transformers
-from gristmill.model.transformer import Transformer
+from gristmill.model.transformer import Transformer, relative_buckets
 from gristmill.model.visibility import cross_spans, segment_positions, segment_spans
 
 transformers = pytest.importorskip("transformers")
@@ -23,7 +24,6 @@ NEAR = {"relative_buckets": 8, "relative_distance": 12}
 """So that rows of LENGTH reach every bucket, and go beyond the distance where all share the last."""
 
 FAMILIES = ("t5", "transformer")
-"""What this file proves; test_families.py asks that every family is in some such list."""
 
 SETTINGS = [
     pytest.param(settings, changes, id=" ".join([settings.family, *names]))
@@ -110,6 +110,11 @@ def assert_equal(ours, theirs):
         torch.testing.assert_close(mine, stock, rtol=0.0, atol=TOLERANCE * max(1.0, float(stock.abs().max())))
 
 
+def test_the_families_here_are_the_encoder_decoders():
+    kinds = {name: plugins.load("model.families", name).kind for name in plugins.names("model.families")}
+    assert {name for name, kind in kinds.items() if kind == "encoder-decoder"} == set(FAMILIES)
+
+
 @pytest.mark.parametrize(("model_settings", "changes"), SETTINGS)
 def test_an_export_gives_our_logits_in_the_stock_class_and_comes_back_unchanged(
     model_settings, changes, tmp_path
@@ -121,6 +126,23 @@ def test_an_export_gives_our_logits_in_the_stock_class_and_comes_back_unchanged(
     theirs, ours = back.state_dict(), model.state_dict()
     assert list(theirs) == list(ours)
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+def test_weights_that_make_much_of_rounding_are_exported_and_wrong_ones_are_not(tmp_path, monkeypatch):
+    model = random_model(ModelSettings(family="t5", depth=3, width=32, heads=4), NEAR)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.qkv.weight[:64] *= 3.0  # scores of attention that nearly choose one key
+    difference = to_transformers(model, tmp_path, {})
+    # the weights are the reason: the stock class is as far from itself in float64
+    assert TOLERANCE < difference < 1e-3
+    family = plugins.load("model.families", "t5")
+    wrong = dataclasses.replace(
+        family, to_config=lambda c: {**family.to_config(c), "layer_norm_epsilon": 0.01}
+    )
+    monkeypatch.setattr(plugins, "load", lambda package, name: wrong)
+    with pytest.raises(RunError, match="logits differ from ours"):
+        to_transformers(model, tmp_path, {})
 
 
 @pytest.mark.parametrize(("model_settings", "changes"), SETTINGS)
@@ -190,6 +212,16 @@ MARIAN = {
     "activation_function": "relu", "scale_embedding": True,
     "pad_token_id": 0, "eos_token_id": 2, "forced_eos_token_id": 2, "decoder_start_token_id": 0,
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (8, 12), (64, 500), (4, 7)])
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_every_distance_has_the_bucket_that_it_has_in_the_published_code(buckets, distance, both_ways):
+    distances = torch.arange(-3000, 3001)
+    stock = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
+    expected = stock(distances, bidirectional=both_ways, num_buckets=buckets, max_distance=distance)
+    ours = relative_buckets(distances, buckets=buckets, distance=distance, both_ways=both_ways)
+    assert torch.equal(ours, expected)
 
 
 @torch.no_grad()

@@ -64,6 +64,8 @@ class Case:
     """Special tokens count among the targets."""
     untrained: tuple[str, ...] = ()
     """Beginnings of the names of parameters that get no gradient."""
+    row_tokens: int = ROW_TOKENS
+    """Longer rows for an objective that needs several sentences in one."""
     falls_to: float = 0.8
     """What the loss comes down to in 60 steps, as a share of its start."""
 
@@ -92,8 +94,8 @@ def tiny_config(kind: Kind, **settings: Any) -> ModelConfig:
     """The smallest model of a kind: qwen3, bert, or t5; `settings` are fields of `ModelSettings`."""
     families: dict[Kind, str] = {"decoder": "qwen3", "encoder": "bert", "encoder-decoder": "t5"}
     wanted = ModelSettings(**{"family": families[kind], "depth": 2, "width": 32, "heads": 2, **settings})
-    # the checks lengthen rows, and learned positions have to be there
-    return resolve(wanted, vocab_size=VOCABULARY.size, row_tokens=2 * ROW_TOKENS)
+    # learned positions have to be there for longer rows
+    return resolve(wanted, vocab_size=VOCABULARY.size, row_tokens=8 * ROW_TOKENS)
 
 
 def modernbert_config() -> ModelConfig:
@@ -137,7 +139,7 @@ def frame(text: str | bytes, kind: Kind) -> list[int]:
 def example_rows(kind: Kind, lookahead: int, row_tokens: int = ROW_TOKENS) -> Rows:
     """Rows with several documents in one, documents that go on in another row, and padding."""
     text = (TEXTS / "king-james.txt").read_text(encoding="utf-8")
-    sizes = [21, 150, 17, 33, 70, 12, 40, 9]
+    sizes = [size * row_tokens // ROW_TOKENS for size in (21, 150, 17, 33, 70, 12, 40, 9)]
     starts = np.cumsum([2000, *sizes])
     documents = [frame(text[s : s + n], kind) for s, n in zip(starts, sizes, strict=False)]
     rows = pack(documents, row_tokens=row_tokens, lookahead=lookahead)
@@ -149,7 +151,7 @@ def example_rows(kind: Kind, lookahead: int, row_tokens: int = ROW_TOKENS) -> Ro
 
 
 def rows_of(case: Case) -> Rows:
-    return example_rows(case.config.kind, case.objective.lookahead)
+    return example_rows(case.config.kind, case.objective.lookahead, case.row_tokens)
 
 
 def tensors(batch: Batch | Source | Pairs, prefix: str = "") -> dict[str, Tensor]:

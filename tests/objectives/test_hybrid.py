@@ -41,7 +41,7 @@ def test_in_masked_rows_a_token_is_told_one_position_before_it():
     masked = batch.tokens == SPECIAL["mask"]
     assert torch.equal((batch.weights != 0)[:, :-1], masked[:, 1:])
     assert not (batch.weights != 0)[:, -1].any()
-    originals = torch.from_numpy(rows.tokens)
+    originals = torch.from_numpy(rows.tokens.copy())
     assert torch.equal(batch.targets[:, :-1][masked[:, 1:]], originals[:, 1:][masked[:, 1:]])
     assert torch.equal(batch.tokens[~masked], originals[~masked])
     assert batch.prefix is not None

@@ -9,41 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.batch import Batch
 from gristmill.errors import InputError
 from gristmill.objectives.spans import Spans
 from gristmill.rng import stream
-from gristmill.rows import Rows
 from gristmill.vocabulary import Vocabulary
+from tests.objectives.rewritten import (
+    BOS,
+    EOS,
+    PIECES,
+    decoder_input,
+    documents,
+    rows_of_pieces,
+    source,
+    target,
+)
 from tests.objectives.suite import SPECIAL, VOCABULARY, check_objective, example_rows, tiny_config
 
-BOS, EOS = SPECIAL["bos"], SPECIAL["eos"]
 SENTINELS = list(VOCABULARY.sentinels)
-
-
-def rows_of_pieces(pieces: list[list[list[int]]]) -> Rows:
-    """Rows that hold these pieces, each row a list of them, with padding at their ends."""
-    width = max(sum(map(len, row)) for row in pieces)
-    tokens = np.zeros((len(pieces), width), dtype=np.int64)
-    segments = np.zeros_like(tokens)
-    for i, row in enumerate(pieces):
-        flat = [token for piece in row for token in piece]
-        tokens[i, : len(flat)] = flat
-        segments[i, : len(flat)] = np.repeat(np.arange(len(row)) + 1, [len(piece) for piece in row])
-    return Rows(tokens=tokens, segments=segments, following=np.full_like(tokens, -1), vocabulary=VOCABULARY)
-
-
-def segment(tokens: torch.Tensor, segments: torch.Tensor, row: int, number: int) -> list[int]:
-    return tokens[row, segments[row] == number].tolist()
-
-
-def source(batch: Batch, row: int, number: int = 1) -> list[int]:
-    assert batch.source is not None
-    return segment(batch.source.tokens, batch.source.segments, row, number)
-
-
-def target(batch: Batch, row: int, number: int = 1) -> list[int]:
-    return segment(batch.targets, batch.segments, row, number)
 
 
 def spans_of(written: list[int]) -> dict[int, list[int]]:
@@ -67,18 +49,6 @@ def left_out(read: list[int], written: list[int]) -> list[bool]:
     """Which tokens of the text are not in the source."""
     spans = spans_of(written)
     return [gone for token in read for gone in ([True] * len(spans[token]) if token in spans else [False])]
-
-
-ORDINARY = st.lists(st.integers(0, 255), min_size=1, max_size=30)
-PIECE = st.one_of(
-    ORDINARY.map(lambda text: [BOS, *text, EOS]),
-    ORDINARY,
-    st.lists(st.one_of(st.integers(0, 255), st.sampled_from([BOS, EOS])), min_size=1, max_size=12),
-)
-"""Any piece of a document: with special tokens at both ends, at none, or anywhere."""
-
-PIECES = st.lists(st.lists(PIECE, min_size=1, max_size=4), min_size=1, max_size=3)
-"""The pieces in each of some rows."""
 
 
 def test_spans_is_an_objective():
@@ -122,14 +92,14 @@ def test_the_decoder_reads_the_target_one_position_later(pieces, seed):
     for row in range(len(data.tokens)):
         for number in range(1, int(batch.segments[row].max()) + 1):
             written = target(batch, row, number)
-            assert segment(batch.tokens, batch.segments, row, number) == [BOS, *written[:-1]][: len(written)]
+            assert decoder_input(batch, row, number) == [BOS, *written[:-1]][: len(written)]
     assert torch.equal(batch.weights != 0, batch.segments != 0), "all of the target counts"
 
 
 @pytest.mark.parametrize(("size", "tokens", "spans"), [(500, 75, 25), (40, 6, 2), (8, 1, 1), (2, 1, 1)])
 def test_share_and_number_of_spans_are_those_of_the_paper(size, tokens, spans):
     text = [i % 256 for i in range(size)]
-    batch = Spans().prepare(rows_of_pieces([[[BOS, *text, EOS]]] * 50), stream(0, "spans"))
+    batch = Spans().prepare(documents(text, copies=50), stream(0, "spans"))
     for row in range(50):
         written = target(batch, row)
         assert sum(token < 256 for token in written) == tokens
@@ -139,7 +109,7 @@ def test_share_and_number_of_spans_are_those_of_the_paper(size, tokens, spans):
 
 
 def test_every_token_is_left_out_equally_often():
-    batch = Spans(rate=0.25).prepare(rows_of_pieces([[[BOS, *range(12), EOS]]] * 4000), stream(0, "spans"))
+    batch = Spans(rate=0.25).prepare(documents(list(range(12)), copies=4000), stream(0, "spans"))
     gone = np.array([left_out(source(batch, row), target(batch, row)) for row in range(4000)])
     assert not gone[:, [0, -1]].any()
     assert np.abs(gone[:, 1:-1].mean(0) - 0.25).max() < 0.03
@@ -148,7 +118,7 @@ def test_every_token_is_left_out_equally_often():
 def test_lengths_of_spans_are_random():
     """Four tokens in two spans: 1 and 3, 2 and 2, 3 and 1 are equally likely, seen around the end."""
     objective = Spans(rate=0.5, mean_length=2.0)
-    batch = objective.prepare(rows_of_pieces([[[BOS, *range(8), EOS]]] * 3000), stream(0, "spans"))
+    batch = objective.prepare(documents(list(range(8)), copies=3000), stream(0, "spans"))
     halves = 0
     for row in range(3000):
         gone = np.array(left_out(source(batch, row), target(batch, row))[1:-1])
@@ -163,7 +133,7 @@ def test_lengths_of_spans_are_random():
 def test_with_few_sentinels_spans_are_longer():
     text = [i % 256 for i in range(400)]
     objective = Spans(rate=0.5, sentinels=4)
-    batch = objective.prepare(rows_of_pieces([[[BOS, *text, EOS]]] * 20), stream(0, "spans"))
+    batch = objective.prepare(documents(text, copies=20), stream(0, "spans"))
     for row in range(20):
         spans = spans_of(target(batch, row))
         assert len(spans) in (3, 4)
@@ -178,7 +148,7 @@ def test_what_is_too_short_is_read_and_nothing_written():
 
 
 def test_rates_follow_a_schedule():
-    data = rows_of_pieces([[[BOS, *range(200), EOS]]])
+    data = documents(list(range(200)))
     objective = Spans(rate=(0.4, 0.1), mean_length=(2.0, 5.0))
 
     def counts(progress: float) -> tuple[int, bool]:

@@ -1,6 +1,7 @@
 """What verbs share: results on stdout, progress on stderr, `--json` and `--set`."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,15 @@ import click
 if TYPE_CHECKING:
     from gristmill.pipeline import Recipe
 
-__all__ = ["console", "json_option", "open_recipe", "print_json", "recipe_options", "set_option"]
+__all__ = [
+    "console",
+    "json_option",
+    "open_recipe",
+    "print_json",
+    "read_lines",
+    "recipe_options",
+    "set_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,14 +52,48 @@ def open_recipe(
     verb: str, recipe: Path, out: Path | None, overrides: tuple[str, ...]
 ) -> "tuple[Recipe, Path, list[str]]":
     """Returns the recipe with its overrides, the run's directory, and the command that gives them again."""
-    from gristmill.config import load
+    from gristmill.config import from_dict, override, read_toml
+    from gristmill.errors import InputError
     from gristmill.pipeline import Recipe
 
-    resolved = load(Recipe, recipe, overrides)
+    table = override(read_toml(recipe), overrides)
+    if "compare" in table:
+        raise InputError(
+            f"{recipe} compares several models, and `gristmill {verb}` is for one",
+            f"gristmill compare {recipe}, or a recipe without the [compare] table",
+        )
+    resolved = from_dict(Recipe, table)
     words = ["gristmill", verb, recipe.as_posix(), *(f"--set={item}" for item in overrides)]
     if out is not None:
         words += ["--out", out.as_posix()]
     return resolved, out or Path("runs") / resolved.name, words
+
+
+def read_lines(given: tuple[str, ...], what: str) -> list[str]:
+    """Returns what was given, or each line of stdin that is not blank; `what` is how errors name one.
+
+    Raises:
+        InputError: nothing was given, or stdin is not UTF-8.
+    """
+    from gristmill.errors import InputError
+
+    if given and given != ("-",):
+        return list(given)
+    if not given and sys.stdin.isatty():
+        raise InputError(
+            f"there is no {what}", f"write one behind the run, in quotes, or give a {what} a line on stdin"
+        )
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"stdin is not UTF-8: {error}", "convert it first: iconv -f gb18030 -t utf-8"
+        ) from None
+    # split at line ends only: str.splitlines also cuts at characters that belong to texts
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+    if not lines:
+        raise InputError(f"stdin has no line with a {what}", f"write one {what} on each line")
+    return lines
 
 
 def print_json(value: Any) -> None:

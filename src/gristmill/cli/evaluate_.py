@@ -35,7 +35,8 @@ def command(
       gristmill evaluate runs/demo notes.txt
       gristmill evaluate runs/demo "held-out/*.jsonl.zst" --set text_column=body --json
 
-    Bits per byte compare models with different tokenizers; the lower the better. Intervals (95 %) say how the figure
+    Bits per byte compare models with different tokenizers; the lower the better. A model that was not trained
+    causally is measured by its own objective. Intervals (95 %) say how the figure
     would move with other documents of the same kind. Without SOURCES, the validation part of the run is measured.
     Keys of --set are those of a recipe's [corpus] table.
 
@@ -43,7 +44,9 @@ def command(
     """
     from gristmill.errors import InputError
     from gristmill.evaluate.likelihood import figures, score_texts
+    from gristmill.evaluate.scoring import name_of, objective_of
     from gristmill.generate import load_run
+    from gristmill.train.settings import OBJECTIVE_OF_KIND
 
     loaded = load_run(run)
     documents = _documents(run, sources, overrides)
@@ -54,11 +57,15 @@ def command(
         )
     trained_on = loaded.artifact.manifest.config.get("pretrain", {}).get("row_tokens")
     row_tokens = row_tokens or trained_on or min(most, 2048)
-    scores = score_texts(loaded.model, loaded.tokenizer, documents, row_tokens=row_tokens)
+    objective = objective_of(loaded.artifact.manifest.config)
+    scores = score_texts(
+        loaded.model, loaded.tokenizer, documents, row_tokens=row_tokens, objective=objective
+    )
     result = figures(
         scores, seed=seed, languages=[d.language for d in documents], sources=[d.source for d in documents]
     )
     result["row_tokens"] = row_tokens
+    result["objective"] = name_of(objective) or OBJECTIVE_OF_KIND[loaded.config.kind]
     if as_json:
         print_json(result)
         return
@@ -82,6 +89,10 @@ def command(
             if len(result[group]) > 1:
                 _add(table, label, figure)
     console().print(table)
+    if result["objective"] != "causal":
+        click.echo(
+            f'what is predicted is what objective "{result["objective"]}" hides: compare with runs of it alone'
+        )
 
 
 def _documents(run: Path, sources: tuple[str, ...], overrides: tuple[str, ...]) -> Any:

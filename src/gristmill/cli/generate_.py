@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gristmill.cli._common import read_lines
 from gristmill.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def command(
     Next: `gristmill chat runs/demo` to try one prompt after another.
     """
     settings = sampling_settings(**sampling)
-    chosen = _prompts(prompts)
+    chosen = read_lines(prompts, "prompt")
     from gristmill.generate import complete, prepare
     from gristmill.generate import stream as stream_text
 
@@ -153,23 +154,3 @@ def note_dropped(dropped_tokens: int, window: int) -> None:
             f"note: the model sees {window:,} tokens; at the end the oldest {dropped_tokens:,} were out of its sight",
             err=True,
         )
-
-
-def _prompts(prompts: tuple[str, ...]) -> list[str]:
-    if prompts and prompts != ("-",):
-        return list(prompts)
-    if not prompts and sys.stdin.isatty():
-        raise InputError(
-            "there is no prompt", 'write one behind the run: gristmill generate runs/demo "In the beginning"'
-        )
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"stdin is not UTF-8: {error}", "convert it first: iconv -f gb18030 -t utf-8"
-        ) from None
-    # split at line ends only: str.splitlines also cuts at characters that belong to texts
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
-        raise InputError("stdin has no line to go on from", "write one prompt on each line")
-    return lines

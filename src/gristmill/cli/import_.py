@@ -39,4 +39,12 @@ def command(source: Path, out: Path, tokenizer: Path | None, force: bool, as_jso
     click.echo(
         f"wrote {out}: {model['family']}, {model['layers']} layers, {artifact.manifest.metrics['parameters']:,} parameters"
     )
-    click.echo(f'next: gristmill generate {out} "Once upon a time"')
+    verb = (
+        "generate"
+        if model["kind"] == "decoder"
+        else "fill"
+        if model["kind"] == "encoder-decoder"
+        else "embed"
+    )
+    text = "Once upon a ___" if verb == "fill" else "Once upon a time"
+    click.echo(f'next: gristmill {verb} {out} "{text}"')

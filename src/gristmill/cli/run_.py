@@ -45,8 +45,19 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         return
     for sample in samples:
         click.echo()
+        if "gaps" in sample:
+            for piece, gap in zip(sample["pieces"], [*sample["gaps"], None], strict=True):
+                click.echo(piece, nl=False)
+                if gap is not None:
+                    click.secho(gap["guesses"][0][0], bold=True, nl=False)
+            click.echo()
+            continue
         click.secho(sample["prompt"], bold=True, nl=False)
         click.echo(sample["continuation"])
-    example = samples[0]["prompt"].strip().replace('"', "'") if samples else "Once upon a time"
     click.echo(f"\nreport: {report}")
+    if samples and "gaps" in samples[0]:
+        text = "___".join(samples[0]["pieces"]).strip().replace('"', "'")
+        click.echo(f'next:   gristmill fill {directory} "{text}"')
+        return
+    example = samples[0]["prompt"].strip().replace('"', "'") if samples else "Once upon a time"
     click.echo(f'next:   gristmill generate {directory} "{example}"')

@@ -12,7 +12,9 @@ from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError
 from gristmill.evaluate.intervals import ratio_interval
 from gristmill.model.base import Model
+from gristmill.objectives.base import Objective
 from gristmill.tokenizer import Tokenizer
+from gristmill.train.settings import DOCUMENT_MARKS, default_objective
 from gristmill.train.validate import DocumentScores, score_documents
 
 __all__ = ["Scored", "figures", "score_texts"]
@@ -28,17 +30,28 @@ class Scored:
 
 
 def score_texts(
-    model: Model, tokenizer: Tokenizer, documents: Sequence[Scored], *, row_tokens: int
+    model: Model,
+    tokenizer: Tokenizer,
+    documents: Sequence[Scored],
+    *,
+    row_tokens: int,
+    objective: Objective | None = None,
 ) -> DocumentScores:
-    """Returns what each document costs, in rows of `row_tokens` that do not overlap, as in validation.
+    """Returns what each document costs under an objective, in rows of `row_tokens` that do not overlap, as in validation.
+
+    Without an objective it is the one that the kind of model is trained with by default: causal for decoders.
 
     Raises:
         InputError: there is no text.
     """
     if not any(document.text for document in documents):
         raise InputError("there is no text to measure")
-    eos = tokenizer.special.get("eos", tokenizer.special.get("bos"))
-    bos = tokenizer.special.get("bos", eos)
+    objective = objective or default_objective(model.config.kind)
+    vocabulary = tokenizer.vocabulary()
+    objective.check_vocabulary(vocabulary)
+    first, last = DOCUMENT_MARKS[model.config.kind]
+    eos = tokenizer.special.get(last, tokenizer.special.get("eos", tokenizer.special.get("bos")))
+    bos = tokenizer.special.get(first, tokenizer.special.get("bos", eos))
     if bos is None or eos is None:
         raise InputError(
             "the tokenizer has no token that begins a text, so its first token can't be measured"
@@ -50,7 +63,7 @@ def score_texts(
         text_bytes=np.array([len(document.text.encode()) for document in documents], dtype=np.int64),
         ids_path=Path("unused"),
     )
-    return score_documents(model, store, row_tokens=row_tokens, vocabulary=tokenizer.vocabulary())
+    return score_documents(model, store, row_tokens=row_tokens, vocabulary=vocabulary, objective=objective)
 
 
 def figures(

@@ -9,8 +9,8 @@ model that says the same of everything would have all right.
 
 import dataclasses
 import gzip
-import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def pair_figures(
     if np.isnan(good).any() or np.isnan(bad).any():
         raise ValueError("a score is not a number, so it is neither more nor less than another")
     right = _right(good, bad)
-    by_paradigm = {
+    by_paradigm: dict[str, dict[str, Any]] = {
         name: {
             "phenomenon": pairs[members[0]].phenomenon,
             "accuracy": float(right[members].mean()),
@@ -186,22 +186,23 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: there is no such file, it is not text, or a line is no object.
     """
     try:
-        with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
-            for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8"), 1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{where} is not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{where} is {line.strip()[:40]}, but each line is an object")
-                yield where, row
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read: {error}", "it should be JSON lines in UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where} is {line.strip()[:40]}, but each line is an object")
+        yield where, row
 
 
 def _pair(row: dict[str, Any], where: str, file: str) -> Pair:

@@ -58,7 +58,9 @@ __all__ = [
     "Rewritten",
     "Scoring",
     "alone",
+    "asking_for",
     "batches_by_length",
+    "check_head",
     "check_texts",
     "frame",
     "in_float32",
@@ -86,8 +88,9 @@ def sentence_scores(
 ) -> Float[np.ndarray, " texts"]:
     """Returns the (pseudo-)log-likelihood of each text in nats, a number below 0.
 
-    Logits and their softmax are float32 whatever the weights are stored as, and sums float64: in bfloat16 every
-    fifteenth pair of sentences would be a tie. Equal texts are scored once, so their scores are equal.
+    Logits and their softmax are float32 whatever the weights are stored as, and sums float64: bfloat16 tells sums
+    near 100 apart in steps of a half, so pairs of sentences would often be ties. Equal texts are scored once, so their
+    scores are equal.
 
     Args:
         model: any kind; computed in float32, as a copy where its weights are stored in less.
@@ -134,12 +137,21 @@ def _check(config: ModelConfig, texts: Sequence[Sequence[int]], how: "Scoring") 
             f"a model of kind {config.kind} can't be scored by {how.protocol}",
             "let `scoring_for` choose the way that suits the model's objective",
         )
+    check_head(config)
+    check_texts(config, texts)
+
+
+def check_head(config: ModelConfig) -> None:
+    """Refuses an encoder that was imported without the head that predicts tokens.
+
+    Raises:
+        InputError: it has none.
+    """
     if config.kind == "encoder" and config.head == "linear":
         raise InputError(
-            f'this model of the family "{config.family}" has no head that predicts tokens, so it can\'t score texts',
+            f'this model of the family "{config.family}" has no head that predicts tokens',
             "import a checkpoint with its masked-language-model head, or use the model for embeddings",
         )
-    check_texts(config, texts)
 
 
 def check_texts(config: ModelConfig, texts: Sequence[Sequence[int]]) -> None:
@@ -559,16 +571,21 @@ def scorings_for(objective: Objective | None, config: ModelConfig) -> dict[str, 
     Raises:
         InputError: nothing is known about what an encoder-decoder writes.
     """
-    name = _name(objective, config)
+    asking = asking_for(objective, config)
     ways: dict[str, Scoring] = {}
     if config.kind == "decoder":
         ways["left_to_right"] = LeftToRight()
-    if name == "detect":
+    if isinstance(asking, ByGenerator):
         ways["discriminated"] = Discriminated()
-    if name in _ASKING:
-        ways["pseudo_within_words"] = Pseudo(_ASKING[name])
-        ways["pseudo"] = Pseudo(_ASKING[name], alone)
+    if asking is not None:
+        ways["pseudo_within_words"] = Pseudo(asking)
+        ways["pseudo"] = Pseudo(asking, alone)
     return ways
+
+
+def asking_for(objective: Objective | None, config: ModelConfig) -> Asking | None:
+    """Returns how a model that was trained with an objective is asked for hidden tokens, or None where it can't be."""
+    return _ASKING.get(_name(objective, config))
 
 
 def scoring_for(objective: Objective | None, config: ModelConfig) -> Scoring:
@@ -597,7 +614,7 @@ def _name(objective: Objective | None, config: ModelConfig) -> str:
     if name in _ASKING or config.kind == "decoder":
         return name
     if config.kind == "encoder":
-        return "masked"
+        return "detect" if config.generator_layers else "masked"
     if config.relative_buckets:
         return "spans"
     raise InputError(

@@ -92,7 +92,6 @@ def stream(
     Raises:
         InputError: a prompt is empty and the tokenizer has no token that begins a text.
     """
-    window = decoder.model.config.maximum_positions
     seen: Counter[str] = Counter()
     waiting = []
     for index, prompt in enumerate(prompts):
@@ -102,7 +101,7 @@ def stream(
         # the seed goes by the prompt and how often it came before, not by its place among others
         seed = rng.derive(settings.seed, "generate", prompt, seen[prompt])
         seen[prompt] += 1
-        waiting.append(_Sequence(index, prompt, tokens, settings, seed, window))
+        waiting.append(_Sequence(index, prompt, tokens, settings, seed, decoder.window))
     for first in range(0, len(waiting), batch_size):
         yield from _decode_batch(decoder, tokenizer, waiting[first : first + batch_size], settings)
 
@@ -156,7 +155,13 @@ class _Sequence:
     """One prompt on its way: its tokens, its text so far, its own randomness."""
 
     def __init__(
-        self, index: int, prompt: str, tokens: list[int], settings: SamplingSettings, seed: int, window: int
+        self,
+        index: int,
+        prompt: str,
+        tokens: list[int],
+        settings: SamplingSettings,
+        seed: int,
+        window: int | None,
     ) -> None:
         self.prompt, self.tokens, self.prompt_tokens = prompt, tokens, len(tokens)
         self.generator = torch.Generator().manual_seed(seed)
@@ -179,6 +184,6 @@ class _Sequence:
             tokens=tuple(self.tokens[self.prompt_tokens :]),
             prompt_tokens=self.prompt_tokens,
             finish="stop" if self._stream.stopped else "end" if ends else "length",
-            dropped_tokens=context_start(len(self.tokens) - 1, self._window),
+            dropped_tokens=0 if self._window is None else context_start(len(self.tokens) - 1, self._window),
         )
         return Piece(self._index, text, completion)

@@ -4,6 +4,8 @@
     logits, state = prefill(decoder, [[1, 17, 4], [1, 9]], room_tokens=100)
     logits, state = decode_one_token(decoder, state, logits.argmax(-1))
 
+A recurrent model carries its state (`recurrent.py`); the rest of this file is the Transformer's way.
+
 Rows of different lengths are padded on the left, so that the newest token of every row stands in the same column
 of the cache: it is written in place and read as a view. Everything that does not depend on the layer (rotary
 angles times the weights of QK-norm) is computed once per token for all layers, and one token has no module calls:
@@ -13,6 +15,7 @@ Context: a model sees at most `maximum_positions` tokens. A sequence that outgro
 half a window at a time (`context_start`), and what is left is read again from position 0.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -24,7 +27,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gristmill.batch import Visibility
+from gristmill.errors import InputError
 from gristmill.generate.native import NativeStep, native_step
+from gristmill.model.base import Model
 from gristmill.model.ngrams import ngram_rows
 from gristmill.model.transformer import LayerNorm, Rotary, Transformer
 from gristmill.model.visibility import attention_mask, segment_positions
@@ -41,6 +46,102 @@ __all__ = [
 
 Function = Callable[[Tensor], Tensor]
 Adder = Callable[[Tensor, Tensor], Tensor]
+
+
+class State(abc.ABC):
+    """Abstract. Where a batch of sequences stands. Decoding may write into its tensors: use the newest state only."""
+
+    __slots__ = ()
+
+    lengths: tuple[int, ...]
+    """Tokens of each sequence so far, also those that are no longer in its context."""
+
+    @abc.abstractmethod
+    def keep_rows(self, rows: Sequence[int]) -> "State":
+        """Returns the state of some of the sequences."""
+
+
+class Decoder(abc.ABC):
+    """Abstract. A model prepared for decoding. It reads the model's weights as they were when it was prepared."""
+
+    __slots__ = ()
+
+    model: Model
+
+    @property
+    @abc.abstractmethod
+    def window(self) -> int | None:
+        """How many tokens it sees at most; None where there is no limit."""
+
+    @abc.abstractmethod
+    def prefill(
+        self, sequences: Sequence[Sequence[int]], *, room_tokens: int
+    ) -> tuple[Float[Tensor, "B V"], State]:
+        """Returns the scores of what comes after each sequence, and where they stand."""
+
+    @abc.abstractmethod
+    def decode_one_token(self, state: State, tokens: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B V"], State]:
+        """Returns the scores of what comes after one more token of each sequence, and where they stand then."""
+
+
+def prepare(model: Model) -> Decoder:
+    """Returns a decoder-only model as what decoding one token needs.
+
+    Raises:
+        InputError: the model is of another kind.
+    """
+    if model.config.kind != "decoder":
+        article = "an" if model.config.kind[0] in "aeiou" else "a"
+        raise InputError(
+            f"{article} {model.config.kind} does not continue texts", "let it fill gaps: `gristmill fill`"
+        )
+    if isinstance(model, Transformer):
+        return _prepare(model)
+    from gristmill.generate.recurrent import RecurrentDecoder
+    from gristmill.model.recurrent import Recurrent
+
+    assert isinstance(model, Recurrent)
+    return RecurrentDecoder(model)
+
+
+@torch.inference_mode()
+def prefill(
+    decoder: Decoder, sequences: Sequence[Sequence[int]], *, room_tokens: int
+) -> tuple[Float[Tensor, "B V"], State]:
+    """Reads whole sequences (at least one token each) and returns the scores of what comes after each.
+
+    Args:
+        decoder: from `prepare`.
+        sequences: token ids; what no longer fits the context is left out.
+        room_tokens: how many tokens will be decoded at most; more than two windows are never held.
+    """
+    return decoder.prefill(sequences, room_tokens=room_tokens)
+
+
+@torch.inference_mode()
+def decode_one_token(
+    decoder: Decoder, state: State, tokens: Int[Tensor, " B"]
+) -> tuple[Float[Tensor, "B V"], State]:
+    """Adds one token to each sequence and returns the scores of what comes after it."""
+    return decoder.decode_one_token(state, tokens)
+
+
+@torch.inference_mode()
+def keep_rows(state: State, rows: Sequence[int]) -> State:
+    """Returns the state of some of the sequences, for when others are finished."""
+    return state.keep_rows(rows)
+
+
+def context_start(length: int, window: int) -> int:
+    """Returns how many of a sequence's oldest tokens no longer fit the window: whole halves, as few as possible.
+
+    With a window of 8: 0 for lengths up to 8, then 4 for 9 to 12, 8 for 13 to 16.
+    """
+    step = max(1, window // 2)
+    return max(0, -(-(length - window) // step) * step)
+
+
+# --- the Transformer ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,9 +172,10 @@ class Rotation:
     """sqrt(K * epsilon) of QK-norm, or None where a model has none."""
 
 
+@final
 @dataclasses.dataclass(frozen=True, slots=True)
-class Decoder:
-    """A model prepared for decoding. It reads the model's weights as they were when it was prepared."""
+class AttentionDecoder(Decoder):
+    """A Transformer prepared for decoding."""
 
     model: Transformer
     layers: tuple[Layer, ...]
@@ -82,10 +184,27 @@ class Decoder:
     native: NativeStep | None
     """The same step for a single sequence as one call of compiled code, where this machine has it."""
 
+    @property
+    def window(self) -> int:
+        """How many tokens it sees at most."""
+        return self.model.config.maximum_positions
 
+    def prefill(
+        self, sequences: Sequence[Sequence[int]], *, room_tokens: int
+    ) -> tuple[Float[Tensor, "B V"], State]:
+        """Returns the scores of what comes after each sequence, and a cache of what was read."""
+        return _prefill(self, sequences, room_tokens=room_tokens)
+
+    def decode_one_token(self, state: State, tokens: Int[Tensor, " B"]) -> tuple[Float[Tensor, "B V"], State]:
+        """Returns the scores of what comes after one more token of each sequence, and the cache with it."""
+        assert isinstance(state, AttentionState)
+        return _decode_one_token(self, state, tokens)
+
+
+@final
 @dataclasses.dataclass(frozen=True, slots=True)
-class State:
-    """Where a batch of sequences stands. `decode_one_token` writes into its tensors: use the newest state only."""
+class AttentionState(State):
+    """Keys and values of what was read. `decode_one_token` writes into its tensors: use the newest state only."""
 
     cache: tuple[Float[Tensor, "B N S K"], ...]
     """For each layer the keys, then the values, of every column (N is twice the key heads)."""
@@ -101,18 +220,23 @@ class State:
     mask: Float[Tensor, "B 1 1 S"] | None
     """0 where a row's context is, minus infinity in its padding; None where no row has any."""
 
-
-def context_start(length: int, window: int) -> int:
-    """Returns how many of a sequence's oldest tokens no longer fit the window: whole halves, as few as possible.
-
-    With a window of 8: 0 for lengths up to 8, then 4 for 9 to 12, 8 for 13 to 16.
-    """
-    step = max(1, window // 2)
-    return max(0, -(-(length - window) // step) * step)
+    def keep_rows(self, rows: Sequence[int]) -> "AttentionState":
+        """Returns the state of some of the sequences."""
+        index = torch.tensor(rows, device=self.tokens.device)
+        padding = tuple(self.padding[row] for row in rows)
+        return AttentionState(
+            cache=tuple(layer[index] for layer in self.cache),
+            tokens=self.tokens[index],
+            padding=padding,
+            lengths=tuple(self.lengths[row] for row in rows),
+            column=self.column,
+            starts=self.starts[index],
+            mask=None if self.mask is None or not any(padding) else self.mask[index],
+        )
 
 
 @torch.inference_mode()
-def prepare(model: Transformer) -> Decoder:
+def _prepare(model: Transformer) -> AttentionDecoder:
     """Returns the model as the few functions and tables that decoding one token needs."""
     like = torch.empty(0, dtype=model.compute_dtype, device=model.embedding.weight.device)
     blocks: list[Any] = list(model.blocks)
@@ -128,20 +252,13 @@ def prepare(model: Transformer) -> Decoder:
         for block in blocks
     )
     rotation = _rotation(model, like) if model.config.positions == "rotary" else None
-    return Decoder(model, layers, _norm(model.norm, like), rotation, native_step(model))
+    assert model.norm is not None  # decoders are pre-norm
+    return AttentionDecoder(model, layers, _norm(model.norm, like), rotation, native_step(model))
 
 
-@torch.inference_mode()
-def prefill(
-    decoder: Decoder, sequences: Sequence[Sequence[int]], *, room_tokens: int
-) -> tuple[Float[Tensor, "B V"], State]:
-    """Reads whole sequences (at least one token each) and returns the scores of what comes after each.
-
-    Args:
-        decoder: from `prepare`.
-        sequences: token ids; what no longer fits the context is left out.
-        room_tokens: how many tokens will be decoded at most; more than two windows are never held.
-    """
+def _prefill(
+    decoder: AttentionDecoder, sequences: Sequence[Sequence[int]], *, room_tokens: int
+) -> tuple[Tensor, AttentionState]:
     model, config = decoder.model, decoder.model.config
     window = config.maximum_positions
     contexts = [sequence[context_start(len(sequence), window) :] for sequence in sequences]
@@ -164,15 +281,13 @@ def prefill(
         caches=[_Writer(layer) for layer in cache],
     )
     lengths = tuple(len(sequence) for sequence in sequences)
-    state = State(cache, tokens, padding, lengths, T, *_padding_tensors(padding, S, like))
+    state = AttentionState(cache, tokens, padding, lengths, T, *_padding_tensors(padding, S, like))
     return model.logits(hidden[:, -1]), state
 
 
-@torch.inference_mode()
-def decode_one_token(
-    decoder: Decoder, state: State, tokens: Int[Tensor, " B"]
-) -> tuple[Float[Tensor, "B V"], State]:
-    """Adds one token to each sequence and returns the scores of what comes after it."""
+def _decode_one_token(
+    decoder: AttentionDecoder, state: AttentionState, tokens: Tensor
+) -> tuple[Tensor, AttentionState]:
     window = decoder.model.config.maximum_positions
     if state.column == state.tokens.shape[1]:
         state = _make_room(decoder, state)
@@ -189,23 +304,9 @@ def decode_one_token(
     return logits, state
 
 
-@torch.inference_mode()
-def keep_rows(state: State, rows: Sequence[int]) -> State:
-    """Returns the state of some of the sequences, for when others are finished."""
-    index = torch.tensor(rows, device=state.tokens.device)
-    padding = tuple(state.padding[row] for row in rows)
-    return State(
-        cache=tuple(layer[index] for layer in state.cache),
-        tokens=state.tokens[index],
-        padding=padding,
-        lengths=tuple(state.lengths[row] for row in rows),
-        column=state.column,
-        starts=state.starts[index],
-        mask=None if state.mask is None or not any(padding) else state.mask[index],
-    )
-
-
-def _step(decoder: Decoder, state: State, tokens: Int[Tensor, " B"]) -> Float[Tensor, "B V"]:
+def _step(
+    decoder: AttentionDecoder, state: AttentionState, tokens: Int[Tensor, " B"]
+) -> Float[Tensor, "B V"]:
     model, config, column = decoder.model, decoder.model.config, state.column
     B, H, G, K = len(state.padding), config.heads, config.kv_heads, config.head_size
     # rows that have outgrown the window are computed as if they had not, and then read again
@@ -256,12 +357,12 @@ def _step(decoder: Decoder, state: State, tokens: Int[Tensor, " B"]) -> Float[Te
     return model.logits(decoder.norm(x))
 
 
-def _read_again(decoder: Decoder, state: State, row: int) -> tuple[Tensor, State]:
+def _read_again(decoder: AttentionDecoder, state: AttentionState, row: int) -> tuple[Tensor, AttentionState]:
     """Cuts one row's context to its newest tokens and reads them from position 0."""
     window = decoder.model.config.maximum_positions
     start = state.padding[row] + context_start(state.column - state.padding[row], window)
     context = state.tokens[row, start : state.column].tolist()
-    logits, alone = prefill(decoder, [context], room_tokens=0)
+    logits, alone = _prefill(decoder, [context], room_tokens=0)
     for ours, theirs in zip(state.cache, alone.cache, strict=True):
         ours[row, :, start : state.column] = theirs[0]
     padding = (*state.padding[:row], start, *state.padding[row + 1 :])
@@ -269,7 +370,7 @@ def _read_again(decoder: Decoder, state: State, row: int) -> tuple[Tensor, State
     return logits[0], dataclasses.replace(state, padding=padding, starts=starts, mask=mask)
 
 
-def _make_room(decoder: Decoder, state: State) -> State:
+def _make_room(decoder: AttentionDecoder, state: AttentionState) -> AttentionState:
     """Moves the columns that some row still sees to the front; doubles the cache where that gains too little."""
     drop, S = min(state.padding), state.tokens.shape[1]
     size = S if 2 * drop >= S else min(2 * S, S - drop + decoder.model.config.maximum_positions)
@@ -282,7 +383,7 @@ def _make_room(decoder: Decoder, state: State) -> State:
         cache.append(moved)
     padding = tuple(columns - drop for columns in state.padding)
     starts, mask = _padding_tensors(padding, size, state.cache[0])
-    return State(tuple(cache), tokens, padding, state.lengths, state.column - drop, starts, mask)
+    return AttentionState(tuple(cache), tokens, padding, state.lengths, state.column - drop, starts, mask)
 
 
 def _padding_tensors(padding: Sequence[int], S: int, like: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -323,7 +424,7 @@ def _norm(norm: nn.Module, like: Tensor) -> Function:
     assert isinstance(epsilon, float)
     size = weight.shape[0]
     if isinstance(norm, LayerNorm):
-        bias = norm.bias.to(like.dtype)
+        bias = None if norm.bias is None else norm.bias.to(like.dtype)
         return lambda x: F.layer_norm(x, (size,), weight, bias, epsilon)
     # x w / sqrt(|x|^2 / D + e) = x w sqrt(D) / hypot(|x|, sqrt(D e)): half the time of F.rms_norm's seven calls
     scaled, floor = weight * math.sqrt(size), like.new_tensor(math.sqrt(size * epsilon))

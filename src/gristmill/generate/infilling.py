@@ -26,8 +26,11 @@ from gristmill.generate.sequences import (
     search_sequences,
 )
 from gristmill.model.base import Model
+from gristmill.objectives.base import Objective
+from gristmill.objectives.denoise import Denoise
+from gristmill.objectives.spans import Spans
 
-__all__ = ["Filling", "Mask", "Sentinels", "Way", "Words", "infill", "way_of"]
+__all__ = ["Filling", "Mask", "Sentinels", "Way", "Words", "framed", "infill", "split_at_gaps", "way_for"]
 
 
 @runtime_checkable
@@ -50,6 +53,7 @@ class Filling:
     """Whether the model came to its end, or had written as many tokens as it may."""
 
 
+@runtime_checkable
 class Way(Protocol):
     """How gaps are shown to a model, and how its answer is read."""
 
@@ -144,16 +148,24 @@ class Mask:
         return Filling(text=text, gaps=found.groups() if found else None, finish=written.finish)
 
 
-def way_of(tokenizer: Words) -> Way:
-    """Returns the way that a tokenizer is made for: sentinels where it has them, or else its mask token.
+def way_for(objective: Objective | None, tokenizer: Words) -> Way:
+    """Returns the way of the objective that a model was trained with.
+
+    Without one (weights from elsewhere) it is what the tokenizer is made for: sentinels, or else a mask token.
 
     Raises:
-        InputError: it has neither.
+        InputError: the objective leaves no gaps, or the tokenizer has nothing to show one with.
     """
     end = tokenizer.special.get("eos")
-    if tokenizer.sentinels:
-        return Sentinels(tokenizer.sentinels, end)
-    if "mask" in tokenizer.special:
+    if objective is not None and not isinstance(objective, Spans | Denoise):
+        name = type(objective).__module__.rsplit(".", 1)[-1]
+        raise InputError(
+            f'the model was trained with objective "{name}", which leaves no gaps in a source',
+            'fill gaps with a model that was trained with objective "spans" or "denoise"',
+        )
+    if tokenizer.sentinels and not isinstance(objective, Denoise):
+        return Sentinels(tuple(tokenizer.sentinels), end)
+    if "mask" in tokenizer.special and not isinstance(objective, Spans):
         return Mask(tokenizer.special["mask"], end)
     raise InputError(
         "the tokenizer has neither sentinel tokens nor a mask token, so nothing can stand for a gap",
@@ -178,7 +190,7 @@ def infill(
         tokenizer: the one that it was trained with.
         texts: each with one `gap` or more.
         settings: how the answer is drawn or searched for; `max_new_tokens` is for all gaps of a text together.
-        way: how the model was trained to fill gaps; by default the tokenizer's (`way_of`).
+        way: how the model was trained to fill gaps, from `way_for`; by default what the tokenizer is made for.
         gap: what marks a gap in the texts.
         batch_size: texts that are filled together.
 
@@ -186,14 +198,14 @@ def infill(
         InputError: a text has no gap or too many, the tokenizer lacks what is needed, or the model is of another
             kind.
     """
-    way = way or way_of(tokenizer)
+    way = way or way_for(None, tokenizer)
     start = tokenizer.special.get("bos", tokenizer.special.get("pad"))
     if start is None:
         raise InputError(
             "the tokenizer has no token that an answer begins with", "it needs a bos or a pad token"
         )
-    split = [_pieces(text, gap) for text in texts]
-    sources = [_framed(tokenizer, way.source([tokenizer.encode(p) for p in pieces])) for pieces in split]
+    split = [split_at_gaps(text, gap) for text in texts]
+    sources = [framed(tokenizer, way.source([tokenizer.encode(p) for p in pieces])) for pieces in split]
     ordinary = _ordinary(tokenizer, model.config.vocab_size)
     rules = [way.rule(ordinary, len(pieces) - 1) for pieces in split]
     end = tokenizer.special.get("eos")
@@ -210,15 +222,20 @@ def infill(
     return [way.filling(tokenizer, *each) for each in zip(split, written, strict=True)]
 
 
-def _pieces(text: str, gap: str) -> list[str]:
+def split_at_gaps(text: str, gap: str) -> list[str]:
+    """Returns what stands before, between and after the gaps of a text, without the spaces before a gap.
+
+    Raises:
+        InputError: there is no gap.
+    """
     *before, last = text.split(gap)
     if not before:
         raise InputError(f'the text "{text[:40]}" has no gap', f'mark what is to be filled in with "{gap}"')
     return [*(piece.rstrip(" ") for piece in before), last]
 
 
-def _framed(tokenizer: Words, tokens: list[int]) -> list[int]:
-    """The tokens of a whole document, as training had them: with its first and last one, where there are any."""
+def framed(tokenizer: Words, tokens: list[int]) -> list[int]:
+    """Returns the tokens of a whole document, as training had them: with its first and last one, where there are any."""
     special = tokenizer.special
     return [
         *([special["bos"]] if "bos" in special else []),

@@ -77,6 +77,7 @@ class NativeStep:
         )
         blocks: list[Any] = list(model.blocks)
         self._layers = (_LayerWeights * config.layers)(*(self._layer(block) for block in blocks))
+        assert model.norm is not None  # decoders are pre-norm
         self._norm = self._narrow(cast(Tensor, model.norm.weight))
         self._shift = self._narrow(model.norm.bias) if isinstance(model.norm, LayerNorm) else None
         self._output = self._address(model.output_weight)

@@ -40,7 +40,7 @@ def export_run(
 
     The logits are compared with the stock class, and the tokens of a text with the stock tokenizer: for a decoder it
     begins every text with bos as `gristmill generate` does, so greedy texts are the same; for an encoder it puts
-    between [CLS] and [SEP] what stood there in training. The directory appears whole.
+    between [CLS] and [SEP] what stood there in training, and for an encoder-decoder between bos and eos. The directory appears whole.
 
     Args:
         loaded: the model and its tokenizer.
@@ -158,9 +158,10 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 def _frame(tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], list[int]]:
     """What stands before and after a text, as it did in training."""
     special = tokenizer.special
-    if config.kind != "encoder":
+    if config.kind == "decoder":
         return prompt_tokens(tokenizer, ""), []
-    names = ("cls", "sep") if {"cls", "sep"} <= set(special) else ("bos", "eos")
+    reads_only = config.kind == "encoder" and {"cls", "sep"} <= set(special)
+    names = ("cls", "sep") if reads_only else ("bos", "eos")
     begin, end = ([special[name]] if name in special else [] for name in names)
     return begin, end
 
@@ -168,7 +169,7 @@ def _frame(tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], list[i
 def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
     """Writes the tokenizer's files, with a template that frames texts as `_frame` does."""
     tokenizer.save(directory)
-    if config.kind == "encoder":
+    if config.kind != "decoder":
         path = directory / "tokenizer_config.json"
         types = ["token_type_ids"] if config.token_types else []
         stated = {

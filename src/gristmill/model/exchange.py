@@ -36,6 +36,10 @@ __all__ = [
 TOLERANCE = 1e-5
 """Largest difference of a logit, in float32, relative to the largest logit where that is above 1."""
 
+ROUNDINGS = 4.0
+"""Weights can make more of float32's rounding than TOLERANCE: T5's attention, whose scores are not scaled, easily
+does. The stock class is then that far from itself in float64, and a difference of so many times that is no error."""
+
 Pooling = Literal["mean", "cls"]
 """How one embedding is made of a text's hidden states."""
 
@@ -74,7 +78,7 @@ def to_transformers(model: Model, directory: Path, special_tokens: dict[str, int
     state = family.to_state(config, {name: t.detach().float() for name, t in model.state_dict().items()})
     write_tensors(state, directory / "model.safetensors")
     difference = compare_with_transformers(model, directory)
-    if not difference <= TOLERANCE:
+    if not difference <= TOLERANCE and not difference <= ROUNDINGS * _rounding(model, directory):
         raise RunError(
             f"the exported model's logits differ from ours by {difference:.2g}, more than {TOLERANCE:g}",
             "nothing was written; please report this with the model's model.json",
@@ -227,17 +231,35 @@ def compare_with_transformers(model: Model, directory: Path) -> float:
             "an export is compared with transformers, which is not installed",
             'pip install "gristmill[transformers]"',
         ) from None
-    config = model.config
-    family: Family = plugins.load("model.families", config.family)
+    family: Family = plugins.load("model.families", model.config.family)
     # transformers 4.51 knows no argument `dtype`, and 5 warns of the older one
-    stock = getattr(transformers, family.architecture(config)).from_pretrained(directory).float().eval()
+    stock = getattr(transformers, family.architecture(model.config)).from_pretrained(directory).float().eval()
+    return max(_difference(ours, theirs) for ours, theirs in _outputs(model, stock))
+
+
+@torch.no_grad()
+def _rounding(model: Model, directory: Path) -> float:
+    """How far the scores of the stock class in float32 are from its own in float64, on the same tokens."""
+    import transformers
+
+    family: Family = plugins.load("model.families", model.config.family)
+    stock = getattr(transformers, family.architecture(model.config)).from_pretrained(directory).float().eval()
+    narrow = [theirs for _, theirs in _outputs(model, stock)]
+    wide = [theirs for _, theirs in _outputs(model, stock.double())]
+    return max(_difference(*pair) for pair in zip(narrow, wide, strict=True))
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the largest number where that is above 1."""
+    return float((ours.double() - theirs.double()).abs().max() / max(1.0, float(theirs.abs().max())))
+
+
+def _outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
+    """What both make of the same random tokens: ours and theirs."""
     was_training = model.training
-    pairs = _OUTPUTS[config.kind](model.eval(), stock)
+    pairs = _OUTPUTS[model.config.kind](model.eval(), stock)
     model.train(was_training)
-    return max(
-        float((ours.float() - theirs).abs().max() / max(1.0, float(theirs.abs().max())))
-        for ours, theirs in pairs
-    )
+    return pairs
 
 
 def _decoder_outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:

@@ -319,13 +319,18 @@ def attend(
 
     `scaled_dot_product_attention` does it, but for training on a CPU: its backward there reaches a sixth of the speed
     of the four matrix products that it consists of (measured: 67 against 400 GFLOP/s in bfloat16), so they are
-    written out.
+    written out; and where the processor multiplies tiles of bfloat16, `kernels.c` does all of it in one pass.
     """
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
-    if mask is None and _fused(q) and torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        first, last = spans or _causal_spans(q, k)
-        y: Tensor = _Attend.apply(q, k, v, first, last, bias, scale)
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    if mask is not None or not _fused(q):
+        return _attend_plain(q, k, v, mask, spans, bias, scale)
+    if q.dtype == torch.bfloat16 and q.shape[2] > 1 and _tiles():
+        y: Tensor = _AttendTiles.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
+        return y
+    if learning:
+        y = _AttendProducts.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
         return y
     return _attend_plain(q, k, v, mask, spans, bias, scale)
 
@@ -334,6 +339,15 @@ def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     B, T, S = q.shape[0], q.shape[2], k.shape[2]
     last = torch.arange(S - T + 1, S + 1, dtype=torch.int32, device=q.device).expand(B, T)
     return torch.zeros_like(last), last
+
+
+class Block(NamedTuple):
+    """Some queries, and the keys that they meet: q0 .. q1 - 1 and k0 .. k1 - 1."""
+
+    q0: int
+    q1: int
+    k0: int
+    k1: int
 
 
 def _attend_plain(
@@ -362,7 +376,7 @@ def _attend_plain(
 
 def _attend_masked(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
-    bias: Tensor | None, scale: float, block: "Block",
+    bias: Tensor | None, scale: float, block: Block,
 ) -> Tensor:  # fmt: skip
     B, H, T, K = q.shape
     queries, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
@@ -387,16 +401,44 @@ def _attend_masked(
     return y.masked_fill(~seen, 0.0).transpose(1, 2).reshape(B, -1, H * K)
 
 
-class Block(NamedTuple):
-    """Some queries, and the keys that they meet."""
+@functools.cache
+def _tiles() -> bool:
+    """Returns whether this processor multiplies tiles (AMX) and the system lets us use them."""
+    answer = torch.zeros(1, dtype=torch.int64)
+    _kernels()("tiles_allowed", answer)
+    return bool(answer)
 
-    q0: int
-    q1: int
-    k0: int
-    k1: int
+
+class _AttendTiles(torch.autograd.Function):
+    """Attention in one pass: what is kept for the backward pass is a number for each query."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float
+    ) -> Tensor:  # fmt: skip
+        B, H, T, K = q.shape
+        G, S = k.shape[1:3]
+        q, k, v, first, last = (x.contiguous() for x in (q, k, v, first, last))
+        wide_bias = None if bias is None else bias.float().contiguous()
+        ctx.shape, ctx.scale = (B, H, G, T, S, K, T + S - 1), float(scale)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        out, logs = q.new_empty(B, T, H * K), torch.empty(B, H, T)
+        _kernels()("attend_tiles", q, k, v, wide_bias, first, last, out, logs, *ctx.shape, ctx.scale)
+        ctx.save_for_backward(q, k, v, wide_bias, first, last, out, logs)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        B, H, *_, R = ctx.shape
+        dq, dk, dv = (torch.empty_like(x) for x in saved[:3])
+        d_bias = torch.empty(B, H, R) if ctx.needs_input_grad[5] else None
+        d = grads[0].contiguous()
+        _kernels()("attend_tiles_backward", *saved, d, dq, dk, dv, d_bias, *ctx.shape, ctx.scale)
+        return dq, dk, dv, None, None, None if d_bias is None else d_bias.sum(0).to(ctx.bias_dtype), None
 
 
-class _Attend(torch.autograd.Function):
+class _AttendProducts(torch.autograd.Function):
     """Attention in blocks of queries: a block meets only the keys from the first to the last that one of them sees.
 
     Causal attention so saves its upper half, and local attention all but a band.
@@ -414,11 +456,11 @@ class _Attend(torch.autograd.Function):
         wide_bias = None if bias is None else bias.float().contiguous()
         blocks = _blocks(first, last, S)
         kept = sum((b.q1 - b.q0) * (b.k1 - b.k0) for b in blocks) <= MOST_SCORES
-        ctx.shape, ctx.scale, ctx.blocks = (B, H, G, T, S, K), scale, blocks
+        ctx.shape, ctx.scale, ctx.blocks = (B, H, G, T, S, K), float(scale), blocks
         ctx.bias_dtype = None if bias is None else bias.dtype
         out, saved = q.new_empty(B, T, H, K), []
         for block in blocks:
-            p = _probabilities(q, k, first, last, wide_bias, scale, block)
+            p = _probabilities(q, k, first, last, wide_bias, ctx.scale, block)
             y = torch.bmm(p, v[:, block.k0 : block.k1])
             out[:, block.q0 : block.q1] = y.view(B, H, -1, K).transpose(1, 2)
             if kept:
@@ -432,25 +474,38 @@ class _Attend(torch.autograd.Function):
         B, H, G, T, S, K = ctx.shape
         d = grads[0].view(B, T, H, K)
         dq = torch.empty_like(q)
-        dk, dv = q.new_zeros(B * H, S, K, dtype=torch.float32), q.new_zeros(B * H, S, K, dtype=torch.float32)
-        d_bias = None if bias is None else torch.zeros_like(bias)
+        dk, dv = (torch.zeros(B * H, S, K) for _ in range(2))  # float32: each block adds to them
+        d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[5] else None
         for block, p in itertools.zip_longest(ctx.blocks, saved):
             q0, q1, k0, k1 = block
             if p is None:
                 p = _probabilities(q, k, first, last, bias, ctx.scale, block)
             g = d[:, q0:q1].transpose(1, 2).reshape(B * H, q1 - q0, K)
             ds = torch.bmm(g, v[:, k0:k1].transpose(1, 2))
-            diagonals = None if bias is None else torch.empty(B, H, q1 - q0 + k1 - k0 - 1)
+            diagonals = None if d_bias is None else torch.empty(B, H, q1 - q0 + k1 - k0 - 1)
             _call(
                 "softmax_backward", p, ds, diagonals, first, last, B, H, q1 - q0, k1 - k0, T, q0, k0, ctx.scale
             )  # fmt: skip
             if d_bias is not None and diagonals is not None:
                 d_bias[:, k0 - q1 + T : k1 - q0 + T - 1] += diagonals.sum(0)
             dq[:, q0:q1] = torch.bmm(ds, k[:, k0:k1])
-            dk[:, k0:k1] += torch.bmm(ds.transpose(1, 2), q[:, q0:q1])
-            dv[:, k0:k1] += torch.bmm(p.transpose(1, 2), g)
-        dk, dv = (x.view(B, G, H // G, S, K).sum(2).to(k.dtype) for x in (dk, dv))
-        return dq.view(B, H, T, K), dk, dv, None, None, d_bias, None
+            for sums, part in (
+                (dk, torch.bmm(ds.transpose(1, 2), q[:, q0:q1])),
+                (dv, torch.bmm(p.transpose(1, 2), g)),
+            ):
+                _call("add_rows", part, sums, B * H, S, K, k0, k1 - k0)
+        if G != H:
+            dk, dv = (x.view(B, G, H // G, S, K).sum(2) for x in (dk, dv))
+        dk, dv = (x.to(k.dtype).view(B, G, S, K) for x in (dk, dv))
+        return (
+            dq.view(B, H, T, K),
+            dk,
+            dv,
+            None,
+            None,
+            None if d_bias is None else d_bias.to(ctx.bias_dtype),
+            None,
+        )
 
 
 def _probabilities(
@@ -465,25 +520,29 @@ def _probabilities(
     return p
 
 
+QUERIES, GRAIN, WIDTHS = 128, 64, 32
+"""Queries in a block, what the keys that it meets are rounded to, and how many numbers of keys there may be.
+
+oneDNN keeps a program of 0.8 MB for each shape of product that it has seen in bfloat16.
+"""
+
+
 def _blocks(first: Tensor, last: Tensor, S: int) -> list[Block]:
     T = first.shape[1]
-    size = max(128, -(-T // 4))
+    size = QUERIES if T <= 8 * QUERIES else 2 * QUERIES
     return _meet([Block(i, min(i + size, T), 0, S) for i in range(0, T, size)], first, last, S)
 
 
-GRAIN = 64
-"""Keys are met in multiples of this: oneDNN keeps a program for each shape of product it has seen."""
-
-
 def _meet(blocks: list[Block], first: Tensor, last: Tensor, S: int) -> list[Block]:
-    """Returns the blocks, each with the keys that any row's queries in it see, from and to a multiple of GRAIN."""
+    """Returns the blocks, each with the keys that any row's queries in it see, from and to a multiple of the grain."""
+    grain = -(-S // (GRAIN * WIDTHS)) * GRAIN
     empty = last <= first
     lows = first.masked_fill(empty, S).amin(0).tolist()
     highs = last.masked_fill(empty, 0).amax(0).tolist()
     out = []
     for q0, q1, _, _ in blocks:
-        k0, k1 = min(lows[q0:q1]) // GRAIN * GRAIN, -(-max(highs[q0:q1]) // GRAIN) * GRAIN
-        out.append(Block(q0, q1, k0, min(k1, S)) if k0 < k1 else Block(q0, q1, 0, min(GRAIN, S)))
+        k0, k1 = min(lows[q0:q1]) // grain * grain, -(-max(highs[q0:q1]) // grain) * grain
+        out.append(Block(q0, q1, k0, min(k1, S)) if k0 < k1 else Block(q0, q1, 0, min(grain, S)))
     return out
 
 

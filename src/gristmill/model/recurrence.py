@@ -71,7 +71,7 @@ def lstm(
         weights = [input_weight, state_weight, input_bias, torch.zeros_like(input_bias)]
         return _plain(torch.lstm, x, runs, weights, states=2)  # type: ignore[return-value]
     gates = ops.linear(x, input_weight, input_bias)
-    h, c = _LSTM.apply(gates.flatten(0, 1), state_weight, runs)
+    h, c = _LSTM.apply(gates.flatten(0, 1), state_weight, runs)  # type: ignore[no-untyped-call]
     return h.view(B, T, -1).to(x.dtype), (h.detach()[runs.last], c[runs.last])
 
 
@@ -95,7 +95,7 @@ def gru(
         both = torch.cat([torch.zeros_like(input_bias[: 2 * len(state_bias)]), state_bias])
         return _plain(torch.gru, x, runs, [input_weight, state_weight, input_bias, both], states=1)  # type: ignore[return-value]
     gates = ops.linear(x, input_weight, input_bias)
-    h = _GRU.apply(gates.flatten(0, 1), state_weight, state_bias, runs)
+    h = _GRU.apply(gates.flatten(0, 1), state_weight, state_bias, runs)  # type: ignore[no-untyped-call]
     return h.view(B, T, -1).to(x.dtype), (h.detach()[runs.last],)
 
 
@@ -105,11 +105,12 @@ def _plain(
     """The same with torch's own recurrence, in float32."""
     steps = torch.arange(int(runs.sizes[0]), device=x.device)[:, None]
     going = steps < runs.sizes
-    order = (runs.first + steps)[going]  # the order of a PackedSequence: all first positions, all second ones, ...
+    # the order of a PackedSequence: all first positions, all second ones, ...
+    order = (runs.first + steps)[going]
     zero = x.new_zeros((1, len(runs.first), weights[1].shape[1]), dtype=torch.float32)
     # side by side in memory, as cuDNN wants them
     flat = torch.cat([weight.float().flatten() for weight in weights])
-    parts = flat.split([weight.numel() for weight in weights])
+    parts = torch.split(flat, [weight.numel() for weight in weights])
     packed, *last = function(
         x.flatten(0, 1)[order].float(), going.sum(1).cpu(), (zero, zero) if states == 2 else zero,
         [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)], True, 1, 0.0, False, False,

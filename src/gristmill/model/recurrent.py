@@ -1,15 +1,22 @@
-"""The recurrent baselines: LSTM and GRU language models, which remember in a state what attention looks up again.
+"""The recurrent baselines: LSTM and GRU language models, which carry in a state what attention looks up again.
 
-Each block reads a normalised stream, passes a state over it, and adds a projection of that to the stream:
+Each block passes a state over the normalised stream, and adds a projection of it to the stream, so that nothing but
+the recurrence differs from what surrounds attention in `transformer.py`:
 
     x = x + dropout(out(recurrence(norm(x))))
+
+Stacked as in Zaremba et al. 2014 (arXiv:1409.2329) and AWD-LSTM (Merity et al. 2018, arXiv:1708.02182), layer on
+layer without norms and sums, the same weights learn far more slowly here: 1.64 against 1.20 nats per byte after 200
+steps on the English demo text (LSTM of width 128, 444 thousand parameters; with norms alone 1.21, with sums of a
+state as wide as the stream 1.23; a Transformer of 460 thousand 1.23).
 """
 
 import abc
-from collections.abc import Sequence
-from typing import cast, final
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NoReturn, cast, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -17,10 +24,11 @@ from gristmill.errors import InputError
 from gristmill.model import ops
 from gristmill.model.base import Dropout, KeysValues, Memory, Model, draw_common, make_norm
 from gristmill.model.config import ModelConfig
+from gristmill.model.family import Family
 from gristmill.model.recurrence import Runs, find_runs, gru, lstm
 from gristmill.model.visibility import Spans
 
-__all__ = ["GRU", "LSTM", "Cell", "Recurrent", "States"]
+__all__ = ["GRU", "LSTM", "Cell", "Recurrent", "States", "recurrent_family"]
 
 States = tuple[tuple[Float[Tensor, "N H"], ...], ...]
 """What each layer carries from one position to the next, in float32: an LSTM's output and cell, a GRU's output."""
@@ -46,7 +54,7 @@ class Recurrent(Model):
         self.output = None if config.tied else nn.Linear(D, config.vocab_size, bias=False)
         self.output_bias = None
 
-    def forward(  # noqa: PLR0913 - all named
+    def forward(
         self,
         tokens: Int[Tensor, "B T"],
         *,
@@ -74,7 +82,8 @@ class Recurrent(Model):
             first = torch.zeros_like(tokens, dtype=torch.int32)
         else:
             first, last = spans
-            if not torch.equal(last, torch.arange(1, tokens.shape[1] + 1, device=last.device).expand_as(last)):
+            after = torch.arange(1, tokens.shape[1] + 1, device=last.device)
+            if not bool((last == after).all()):
                 raise InputError(
                     f'the family "{self.config.family}" sees only what stands before a position',
                     'use objective "causal", or another family',
@@ -100,7 +109,7 @@ class Recurrent(Model):
         x, after = self.embedding(tokens).to(self.compute_dtype), []
         for block, state in zip(self._blocks, states, strict=True):
             carried = block.recurrence.step(block.norm(x), state)
-            x = x + carried[0].to(x.dtype) @ block.recurrence.out.weight.T
+            x = x + F.linear(carried[0].to(x.dtype), block.recurrence.out.weight)
             after.append(carried)
         return self.norm(x), tuple(after)
 
@@ -137,7 +146,7 @@ class Recurrent(Model):
 
 @final
 class Block(nn.Module):
-    """One layer: a norm, a recurrence, and its way back into the stream."""
+    """One layer: a norm, and a recurrence whose output goes back into the stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -147,10 +156,11 @@ class Block(nn.Module):
 
 
 class Cell(nn.Module, abc.ABC):
-    """Abstract. A recurrence from inputs of one size to a state of another, and the way back."""
+    """Abstract. A recurrence from inputs of one size to a state of another, and the projection back."""
 
     def __init__(self, inputs: int, size: int, *, gates: int) -> None:
         super().__init__()
+        # the gates' rows one below the other, and two matrices: the first is multiplied for all positions at once
         self.input = nn.Linear(inputs, gates * size)
         self.state = nn.Linear(size, gates * size, bias=False)
         self.out = nn.Linear(size, inputs, bias=False)
@@ -192,7 +202,8 @@ class LSTM(Cell):
     ) -> tuple[Float[Tensor, "N H"], ...]:
         """Returns output and cell after one more position."""
         h, c = state
-        gates = ops.linear(x, self.input.weight, self.input.bias) + h.to(x.dtype) @ self.state.weight.T
+        said = F.linear(x, self.input.weight, self.input.bias.to(x.dtype))
+        gates = said + F.linear(h.to(x.dtype), self.state.weight)
         i, f, g, o = gates.float().chunk(4, dim=-1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
@@ -224,9 +235,41 @@ class GRU(Cell):
     ) -> tuple[Float[Tensor, "N H"], ...]:
         """Returns its output after one more position."""
         (h,) = state
-        said = ops.linear(x, self.input.weight, self.input.bias).float()
-        kept = (h.to(x.dtype) @ self.state.weight.T).float()
+        said = F.linear(x, self.input.weight, self.input.bias.to(x.dtype)).float()
+        kept = F.linear(h.to(x.dtype), self.state.weight).float()
         H = h.shape[-1]
         r, z = torch.sigmoid(said[:, : 2 * H] + kept[:, : 2 * H]).chunk(2, dim=-1)
         n = torch.tanh(said[:, 2 * H :] + r * (kept[:, 2 * H :] + self.state_bias))
         return (n + z * (h - n),)
+
+
+def recurrent_family(core: Literal["lstm", "gru"], *, state_ratio: float) -> Family:
+    """Returns the family of a recurrence, which has no class in transformers to be exported to.
+
+    Args:
+        core: the recurrence.
+        state_ratio: the size of the state, in widths. It is `feed_forward` in the config; heads, windows and
+            activations are settings of attention, and mean nothing here.
+    """
+
+    def refuse(*_: object) -> NoReturn:
+        raise InputError(
+            f'the family "{core}" has no class in transformers, so nothing can be exported to it or imported from it',
+            "keep using it with gristmill: generate, chat, evaluate; for an export train a family with attention",
+        )
+
+    fixed: Mapping[str, Any] = {
+        "core": core, "norm": "rms", "norm_epsilon": 1e-6, "positions": "none", "rotary_base": 10_000.0,
+        "activation": "gelu", "bias": True, "qk_norm": False,
+    }  # fmt: skip
+    return Family(
+        fixed=fixed,
+        kind="decoder",
+        feed_forward_ratio=state_ratio,
+        head_size_is_width_over_heads=False,
+        architecture=refuse,
+        to_config=refuse,
+        from_config=refuse,
+        to_state=refuse,
+        from_state=refuse,
+    )

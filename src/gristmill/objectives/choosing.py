@@ -154,8 +154,8 @@ class Masking:
         """The span of each word: the text is cut into spans of random lengths, of which some are then chosen.
 
         Lengths up to `span_longest` have the probabilities of the geometric distribution, scaled to 1, which gives
-        the mean of 3.8 words that SpanBERT reports. A name is a span of its own. `runs` number the text without breaks
-        that each token is in.
+        the mean of 3.8 words that SpanBERT reports. Marks, and spaces that are tokens of their own, count as words; a
+        name is a span of its own. `runs` number the text without breaks that each token is in.
         """
         lengths = np.arange(1, self.span_longest + 1)
         chances = self.span_stop * (1 - self.span_stop) ** (lengths - 1)

@@ -93,12 +93,15 @@ class Denoise(TokenObjective):
             deletion=self.deletion,
             insertion=self.insertion,
         )
-        for progress in np.linspace(0.0, 1.0, 101).tolist():
-            if (total := sum(self._single(progress))) > 1 + 1e-9:
-                raise InputError(
-                    f"masking, replacement and deletion together hit {total:.2f} of the tokens",
-                    "choose shares whose sum is at most 1",
-                )
+        rates = (self.masking, self.replacement, self.deletion)
+        # between the stops of all three the sum is a straight line, so it is highest at one of them
+        counts = [len(rate) if isinstance(rate, tuple) else 1 for rate in rates]
+        stops = np.concatenate([np.linspace(0.0, 1.0, count) for count in counts]).tolist()
+        if (total := max(sum(self._single(stop)) for stop in stops)) > 1 + 1e-9:
+            raise InputError(
+                f"masking, replacement and deletion together hit {total:.2f} of the tokens",
+                "choose shares whose sum is at most 1",
+            )
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the texts with noise as the source, and the texts as what is to be written."""

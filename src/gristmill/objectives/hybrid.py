@@ -42,9 +42,9 @@ class Hybrid(Objective):
     lookahead: ClassVar[int] = 1
 
     causal_share: Rate = 0.5
-    """Share of the rows that is causal. 0.0625 is the paper's, for a model that reads its text a thousand times; in
-    ten times, more causal rows lost nothing on minimal pairs (BabyLM 2025: 71.7 % against 71.3 %), and it is they
-    that learn to write."""
+    """Share of the rows that is causal. 0.0625 is the paper's, for a model that reads its text a thousand times. One
+    that read it ten times lost nothing on minimal pairs by more causal rows (BabyLM 2025: 71.7 % against 71.3 %), and
+    it is they that teach it to write."""
     masking: Masking = dataclasses.field(default_factory=Masking)
     """What is masked in the other rows."""
 

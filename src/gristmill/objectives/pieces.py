@@ -1,9 +1,13 @@
 """The documents' pieces in packed rows, one after another without padding, and rows made of what became of them.
 
-An objective that lengthens, shortens or shuffles text works on flat arrays, all pieces at once; rows come last:
+An objective that lengthens, shortens or shuffles text works on flat arrays, all pieces at once; rows come last. Two
+rows, and the same as flat arrays:
 
-    rows       <bos> a b | <bos> c -      flat        <bos> a b <bos> c d e <eos>
-               d     e <eos> - - -        numbers       0   0 0   1   1 2 2   2
+    tokens     <bos> a b <bos> c           <bos> a b <bos> c d e <eos>
+               d e <eos> -     -
+    segments   1     1 1 2     2           1     1 1 2     2 1 1 1
+               1 1 1     0     0
+    numbers                                0     0 0 1     1 2 2 2
 """
 
 import dataclasses

@@ -304,6 +304,8 @@ def samples(facts: Facts) -> Markup | None:
     samples = facts.get("samples") or []
     if not samples:
         return None
+    if "gaps" in samples[0]:
+        return _gaps(samples)
     return join(
         tag(
             "p",
@@ -325,6 +327,31 @@ def samples(facts: Facts) -> Markup | None:
             for s in samples
         ],
     )
+
+
+def _gaps(samples: Sequence[Mapping[str, Any]]) -> Markup:
+    """What the model put into gaps: its first guess in colour, and below it all of them beside the truth."""
+    blocks = []
+    for sample in samples:
+        text = [Markup("")]
+        for piece, gap in zip(sample["pieces"], [*sample["gaps"], None], strict=True):
+            text += [join(piece), tag("b", gap["guesses"][0][0])] if gap else [join(piece)]
+        notes = [
+            f"{' · '.join(f'{guess.strip()} {percent(chance)}' for guess, chance in gap['guesses'])}"
+            + (f" (it was: {gap['truth'].strip()})" if gap["truth"] is not None else "")
+            for gap in sample["gaps"]
+        ]
+        whole = "".join(sample["pieces"])
+        blocks.append(
+            tag(
+                "div",
+                tag("p", *text, lang=language_tag(whole)),
+                tag("footer", "; ".join(notes)),
+                class_="sample",
+            )
+        )
+    lead = "Tokens were hidden from the model; what it thinks stood there is in colour, its first guesses are below."
+    return join(tag("p", lead, class_="soft"), *blocks)
 
 
 def cost(facts: Facts) -> Markup | None:

@@ -15,7 +15,7 @@ from gristmill.train.optimizer import OptimizerSettings
 from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import parse_budget
 
-__all__ = ["OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
+__all__ = ["DOCUMENT_MARKS", "OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
 
 ACTIVATION_BYTES = 600_000_000
 """What the activations of a micro-batch may take; beyond a few thousand tokens larger ones are hardly faster."""
@@ -81,6 +81,13 @@ class PretrainSettings:
 
 
 OBJECTIVE_OF_KIND = {"decoder": "causal", "encoder": "masked", "encoder-decoder": "spans"}
+
+DOCUMENT_MARKS = {
+    "decoder": ("bos", "eos"),
+    "encoder": ("cls", "sep"),
+    "encoder-decoder": ("bos", "eos"),
+}
+"""The special tokens that begin and end a stored document: an encoder's are what it is asked about later."""
 
 
 def default_objective(kind: str) -> Objective:

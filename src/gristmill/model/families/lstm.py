@@ -1,4 +1,13 @@
-"""LSTM"""
-from gristmill.model.family import Family
-def no(*a): raise NotImplementedError
-EXPORT = Family(fixed={"core":"lstm","norm":"rms","norm_epsilon":1e-6,"positions":"none","rotary_base":10000.0,"activation":"gelu","bias":True,"qk_norm":False},feed_forward_ratio=1.25,head_size_is_width_over_heads=True,architecture=no,to_config=no,from_config=no,to_state=no,from_state=no)
+"""Long short-term memory (Hochreiter and Schmidhuber 1997): the baseline without attention.
+
+The state is as large as makes a layer the size of a Transformer's. Parameters at each depth of the dial, in millions,
+with 8,192 tokens:
+
+    depth     2      4      6      8
+    lstm     1.59   5.38  15.35  30.43
+    qwen3    1.48   5.31  13.77  29.89
+"""
+
+from gristmill.model.recurrent import recurrent_family
+
+EXPORT = recurrent_family("lstm", state_ratio=1.25)

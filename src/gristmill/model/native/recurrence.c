@@ -214,7 +214,7 @@ void lstm_backward(const float *dh, const void *w, const int64_t *first, const i
 }
 
 /* gates: (n, 3H), what the input says of r, z and the candidate; w: (H, 3H); bias: (H), added to what r multiplies */
-void gru_forward(const float *gates, const void *w, const float *bias, const int64_t *first, const int64_t *size, float *values, float *h,
+void gru_forward(const float *gates, const void *w, const int64_t *first, const int64_t *size, const float *bias, float *values, float *h,
                  long runs, long group, long H, long tiles) {
     long M = padded(3 * H);
     GROUPS {
