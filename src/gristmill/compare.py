@@ -242,12 +242,8 @@ def fit_parameters(recipe: Recipe, wanted: int, vocab_size: int, name: str) -> M
         InputError: no size comes within 2 %.
     """
 
-    config = resolve(recipe.model, vocab_size=vocab_size, row_tokens=recipe.pretrain.row_tokens)
 
     def sized(steps: int) -> ModelSettings:
-        # a recurrent model has no feed-forward layers: its width is what can be fitted
-        if config.core != "transformer":
-            return dataclasses.replace(recipe.model, width=STEP * steps)
         return dataclasses.replace(recipe.model, feed_forward=STEP * steps)
 
     def count(steps: int) -> int:

@@ -320,6 +320,17 @@ def test_attention_to_a_neighbourhood_costs_no_more_than_the_neighbourhood():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_to_what_is_not_a_number_is_not_a_number(dtype):
+    q, k, v = (random(1, 2, 40, 16, seed=i).to(dtype).requires_grad_() for i in range(3))
+    with torch.no_grad():
+        k[0, :, 20] = math.nan
+    out = ops.attend(q, k, v)
+    assert torch.equal(out[0].isnan().all(-1), torch.arange(40) >= 20)
+    assert not out[0, :20].isnan().any()
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_of_attention_do_not_depend_on_the_number_of_threads(dtype):
     q, k, v = (random(2, 4, 200, 16, seed=i).to(dtype).requires_grad_() for i in range(3))
     bias = random(4, 399, seed=3).requires_grad_()

@@ -183,13 +183,13 @@ def test_the_rows_that_it_is_given_stay_as_they_are():
 def test_any_piece_of_any_text_can_be_prepared(task):
     """Pieces of one sentence, of sentence ends alone, and that begin in the middle of a sentence."""
     objective = NextSentence(task=task)
-    for documents in (
+    for few in (
         [b"a" * 40 + b". "],
         [b"." * 60],
         [b"word " * 30 + b"end.", b"Yes. No. " * 9, b"x"],
         [b"no end at all " * 40],
     ):
-        framed = [[CLS, *document, SEP] for document in documents]
+        framed = [[CLS, *document, SEP] for document in few * 6]
         for row_tokens in (24, 64):
             batch = objective.prepare(pack(framed, row_tokens=row_tokens), stream(0, "any"))
             assert batch.pairs is not None

@@ -58,7 +58,8 @@ class ModelSettings:
     head_size: Positive | None = None
     """By default width / heads."""
     feed_forward: Positive | None = None
-    """Inner size of the feed-forward layers; by default the family's multiple of the width."""
+    """Inner size of the feed-forward layers, or of the state of a recurrent family; by default the family's multiple
+    of the width."""
     tied: bool | None = None
     """Whether the output matrix is the token embedding; by default tied below a depth of 12, and where the family is."""
     rotary_base: Annotated[float, Gt(1)] | None = None
@@ -235,8 +236,12 @@ def _check_expressible(settings: ModelSettings, name: str, family: Family) -> No
         (settings.global_every, bool(family.fixed.get("window")), "has no local layers"),
         (settings.ngrams, family.kind == "decoder" and family.core == "transformer", "has no n-gram embeddings here"),
         (settings.tied is False or None, family.tied is not True, "has its output tied to the embedding"),
+        (settings.heads, family.core == "transformer", "has no attention heads"),
+        (settings.head_size, family.core == "transformer", "has no attention heads"),
     ]  # fmt: skip
-    fields = ("encoder_depth", "kv_heads", "rotary_base", "window", "global_every", "ngrams", "tied")
+    fields = (
+        "encoder_depth", "kv_heads", "rotary_base", "window", "global_every", "ngrams", "tied", "heads", "head_size",
+    )  # fmt: skip
     for field, (wanted, possible, reason) in zip(fields, refusals, strict=True):
         if wanted is not None and not possible:
             raise InputError(f'the family "{name}" {reason}', f"leave model.{field} out")

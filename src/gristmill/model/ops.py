@@ -299,9 +299,13 @@ def attend(
     mask: Bool[Tensor, "B 1 T S"] | None = None,
     spans: tuple[Int32[Tensor, "B T"], Int32[Tensor, "B T"]] | None = None,
     bias: Float[Tensor, "H T+S-1"] | None = None,
-    scale: float | None = None,
+    scale: float | int | None = None,
 ) -> Float[Tensor, "B T HK"]:
-    """Returns softmax(q k scale + bias) v over what each position may see, heads side by side.
+    """Returns softmax(q k scale + bias) v over what each position may see, heads side by side; 0 where it sees nothing.
+
+    `scaled_dot_product_attention` does it, but for training on a CPU: its backward there reaches a sixth of the speed
+    of the four matrix products that it consists of (measured: 67 against 400 GFLOP/s in bfloat16), so they are
+    written out; and where the processor multiplies tiles of bfloat16, `kernels.c` does all of it in one pass.
 
     Args:
         q: queries, `H` heads of them.
@@ -314,25 +318,20 @@ def attend(
         bias: what is added to the scaled score of query i and key j, in column j - i + T - 1 (Raffel et al. 2020,
             arXiv:1910.10683, section 2.1).
         scale: None is 1/sqrt(K).
-
-    A query that sees nothing gets 0.
-
-    `scaled_dot_product_attention` does it, but for training on a CPU: its backward there reaches a sixth of the speed
-    of the four matrix products that it consists of (measured: 67 against 400 GFLOP/s in bfloat16), so they are
-    written out; and where the processor multiplies tiles of bfloat16, `kernels.c` does all of it in one pass.
     """
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    assert mask is None or spans is None
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
-    learning = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    if mask is not None or not _fused(q):
+    way: type[torch.autograd.Function] | None = None
+    if mask is None and _fused(q):
+        if q.dtype == torch.bfloat16 and q.shape[2] > 1 and _tiles():
+            way = _AttendTiles
+        elif torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            way = _AttendProducts
+    if way is None:
         return _attend_plain(q, k, v, mask, spans, bias, scale)
-    if q.dtype == torch.bfloat16 and q.shape[2] > 1 and _tiles():
-        y: Tensor = _AttendTiles.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
-        return y
-    if learning:
-        y = _AttendProducts.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
-        return y
-    return _attend_plain(q, k, v, mask, spans, bias, scale)
+    y: Tensor = way.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
+    return y
 
 
 def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,7 +340,7 @@ def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(last), last
 
 
-class Block(NamedTuple):
+class _Block(NamedTuple):
     """Some queries, and the keys that they meet: q0 .. q1 - 1 and k0 .. k1 - 1."""
 
     q0: int
@@ -363,20 +362,18 @@ def _attend_plain(
         spans = _causal_spans(q, k)
     k, v = _repeat(k, H // k.shape[1]), _repeat(v, H // v.shape[1])  # few devices take both groups and a mask
     step = T if T * S <= MOST_SCORES else max(1, MOST_SCORES // S)
-    parts = [Block(i, min(i + step, T), 0, S) for i in range(0, T, step)]
+    parts = [_Block(i, min(i + step, T), 0, S) for i in range(0, T, step)]
     if len(parts) == 1:
         return _attend_masked(q, k, v, mask, spans, bias, scale, parts[0])
     if spans is not None:
         parts = _meet(parts, *spans, S)
-    return torch.cat([
-        checkpoint(_attend_masked, q, k, v, mask, spans, bias, scale, part, use_reentrant=False)
-        for part in parts
-    ], dim=1)  # fmt: skip
+    again = functools.partial(checkpoint, _attend_masked, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(q, k, v, mask, spans, bias, scale, part) for part in parts], dim=1)
 
 
 def _attend_masked(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
-    bias: Tensor | None, scale: float, block: Block,
+    bias: Tensor | None, scale: float, block: _Block,
 ) -> Tensor:  # fmt: skip
     B, H, T, K = q.shape
     queries, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
@@ -390,9 +387,8 @@ def _attend_masked(
     seen = visible.any(-1, keepdim=True)
     added = visible | ~seen  # a softmax over nothing is nan or uniform, as the device has it
     if bias is not None:
-        part = bias[
-            :, block.k0 - block.q1 + T : block.k1 - block.q0 + T - 1
-        ].float()  # many gradients meet in it
+        part = bias[:, block.k0 - block.q1 + T : block.k1 - block.q0 + T - 1]
+        part = part.float()  # many gradients meet in it
         table = part.unfold(1, block.k1 - block.k0, 1).flip(1)  # H, queries, keys
         added = table[None].to(q.dtype).masked_fill(~added, -math.inf)
     y = F.scaled_dot_product_attention(
@@ -509,7 +505,7 @@ class _AttendProducts(torch.autograd.Function):
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float, block: Block
+    q: Tensor, k: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float, block: _Block
 ) -> Tensor:
     """Returns softmax(q k scale + bias) for some queries and all keys that they meet."""
     B, T = first.shape
@@ -527,13 +523,13 @@ oneDNN keeps a program of 0.8 MB for each shape of product that it has seen in b
 """
 
 
-def _blocks(first: Tensor, last: Tensor, S: int) -> list[Block]:
+def _blocks(first: Tensor, last: Tensor, S: int) -> list[_Block]:
     T = first.shape[1]
     size = QUERIES if T <= 8 * QUERIES else 2 * QUERIES
-    return _meet([Block(i, min(i + size, T), 0, S) for i in range(0, T, size)], first, last, S)
+    return _meet([_Block(i, min(i + size, T), 0, S) for i in range(0, T, size)], first, last, S)
 
 
-def _meet(blocks: list[Block], first: Tensor, last: Tensor, S: int) -> list[Block]:
+def _meet(blocks: list[_Block], first: Tensor, last: Tensor, S: int) -> list[_Block]:
     """Returns the blocks, each with the keys that any row's queries in it see, from and to a multiple of the grain."""
     grain = -(-S // (GRAIN * WIDTHS)) * GRAIN
     empty = last <= first
@@ -542,7 +538,7 @@ def _meet(blocks: list[Block], first: Tensor, last: Tensor, S: int) -> list[Bloc
     out = []
     for q0, q1, _, _ in blocks:
         k0, k1 = min(lows[q0:q1]) // grain * grain, -(-max(highs[q0:q1]) // grain) * grain
-        out.append(Block(q0, q1, k0, min(k1, S)) if k0 < k1 else Block(q0, q1, 0, min(grain, S)))
+        out.append(_Block(q0, q1, k0, min(k1, S)) if k0 < k1 else _Block(q0, q1, 0, min(grain, S)))
     return out
 
 

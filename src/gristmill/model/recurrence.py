@@ -24,8 +24,11 @@ __all__ = ["Runs", "find_runs", "gru", "lstm"]
 
 SOURCE = Path(__file__).with_name("native") / "recurrence.c"
 
-PANEL, MOST_GROUP = 32, 32
-"""As in recurrence.c: columns of a matrix that are stored together; beyond so many runs a group gains nothing."""
+PANEL = 32
+"""As in recurrence.c: columns of a matrix that are stored together."""
+
+MOST_GROUP = 32
+"""Runs that one thread takes together; more gain nothing, for the weights are then read seldom enough."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def lstm(
         weights = [input_weight, state_weight, input_bias, torch.zeros_like(input_bias)]
         return _plain(torch.lstm, x, runs, weights, states=2)  # type: ignore[return-value]
     gates = ops.linear(x, input_weight, input_bias)
-    h, c = _LSTM.apply(gates.flatten(0, 1), state_weight, runs)  # type: ignore[no-untyped-call]
+    h, c = _LSTM.apply(gates.flatten(0, 1), state_weight, runs)
     return h.view(B, T, -1).to(x.dtype), (h.detach()[runs.last], c[runs.last])
 
 
@@ -95,7 +98,7 @@ def gru(
         both = torch.cat([torch.zeros_like(input_bias[: 2 * len(state_bias)]), state_bias])
         return _plain(torch.gru, x, runs, [input_weight, state_weight, input_bias, both], states=1)  # type: ignore[return-value]
     gates = ops.linear(x, input_weight, input_bias)
-    h = _GRU.apply(gates.flatten(0, 1), state_weight, state_bias, runs)  # type: ignore[no-untyped-call]
+    h = _GRU.apply(gates.flatten(0, 1), state_weight, state_bias, runs)
     return h.view(B, T, -1).to(x.dtype), (h.detach()[runs.last],)
 
 

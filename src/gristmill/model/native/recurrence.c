@@ -18,7 +18,6 @@
 
 #define PANEL 32 /* columns of w that are stored together */
 #define ROWS 8   /* rows whose sums are in registers at a time: 16 registers of 16 numbers */
-#define MOST_GROUP 32
 #define GROUPS _Pragma("omp parallel for schedule(dynamic, 1)") for (long from = 0; from < runs; from += group)
 
 #define CELL static __attribute__((noinline)) void
