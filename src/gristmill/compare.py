@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
 from gristmill import pipeline
 from gristmill.artifact import (
@@ -241,7 +241,6 @@ def fit_parameters(recipe: Recipe, wanted: int, vocab_size: int, name: str) -> M
     Raises:
         InputError: no size comes within 2 %.
     """
-
 
     def sized(steps: int) -> ModelSettings:
         return dataclasses.replace(recipe.model, feed_forward=STEP * steps)

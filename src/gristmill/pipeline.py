@@ -24,8 +24,8 @@ from gristmill.corpus import Corpus, CorpusConfig, Document
 from gristmill.corpus import build as build_corpus
 from gristmill.corpus.shards import Shards, write_shards
 from gristmill.errors import InputError
-from gristmill.evaluate.likelihood import figures
 from gristmill.evaluate.fill import fill
+from gristmill.evaluate.likelihood import figures
 from gristmill.generate import Loaded, SamplingSettings, complete, load_run, prepare
 from gristmill.generate.infilling import split_at_gaps
 from gristmill.model.config import FAMILY_OF_KIND, ModelConfig, ModelSettings, resolve

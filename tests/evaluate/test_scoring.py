@@ -256,10 +256,15 @@ def test_a_token_that_begins_inside_a_character_goes_on_with_it():
 
 
 def test_what_is_hidden_is_the_rest_of_the_word():
-    assert rest_of_word(VOCABULARY, UNLIKELY) == [
-        range(1), range(1, 2), range(2, 5), range(3, 5), range(4, 5), range(5, 7), range(6, 7),
+    texts = [UNLIKELY, [2, 2]]
+    assert rest_of_word(VOCABULARY, texts).tolist() == [
+        [0, 0, 1], [0, 1, 2], [0, 2, 5], [0, 3, 5], [0, 4, 5], [0, 5, 7], [0, 6, 7], [1, 0, 2], [1, 1, 2],
     ]  # fmt: skip
-    assert alone(VOCABULARY, UNLIKELY) == [range(i, i + 1) for i in range(7)]
+    assert alone(VOCABULARY, texts).tolist() == [
+        *([0, i, i + 1] for i in range(7)),
+        [1, 0, 1],
+        [1, 1, 2],
+    ]
 
 
 # --- which way suits which model --------------------------------------------------------------------------------------

@@ -108,7 +108,9 @@ def test_packed_documents_get_the_logits_that_the_stock_class_gives_each_alone(m
     masked = model(
         tokens, mask=attention_mask(segments, Visibility.CAUSAL), positions=segment_positions(segments)
     )
-    started = model(tokens, spans=segment_spans(segments, Visibility.CAUSAL), positions=segment_positions(segments))
+    started = model(
+        tokens, spans=segment_spans(segments, Visibility.CAUSAL), positions=segment_positions(segments)
+    )
     first = 0
     for length in lengths:
         alone = stock(tokens[:, first : first + length]).logits

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 CASES = [(name, None) for name in plugins.names("objectives")] + [("causal", "lstm"), ("causal", "gru")]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The process is gone."""
 
 
@@ -47,15 +47,15 @@ def test_a_run_that_died_twice_ends_in_the_same_bytes(name, family, tmp_path):
         def hook(progress):
             steps.append(progress.step)
             if progress.step == step:
-                raise Killed
+                raise KilledError
 
         return hook
 
     first = trainer(broken, name, family, [die_at(3)])
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         first.run()
     second_death = max(4, first.plan.steps - 3)  # in the last epoch
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trainer(broken, name, family, [die_at(second_death)]).run()
     trainer(broken, name, family, [die_at(-1)]).run()
     assert max(steps) == first.plan.steps

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from gristmill.errors import InputError
 from gristmill.evaluate.embed import padded
-from gristmill.evaluate.scoring import Asked, Asking, Frame, asking_for, check_head, check_texts, frame, in_float32
+from gristmill.evaluate.scoring import (
+    Asked,
+    Asking,
+    Frame,
+    asking_for,
+    check_head,
+    check_texts,
+    frame,
+    in_float32,
+)
 from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
 from gristmill.vocabulary import Vocabulary

@@ -110,25 +110,17 @@ def sentence_scores(
     unique = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, texts)))}
     edges = how.frame(vocabulary, model.config)
     framed = _Flat([[*edges.before, *ids, *edges.after] for ids in unique])
-    asked = np.array(
-        [
-            (i, len(edges.before) + span.start, len(edges.before) + span.stop)
-            for i in np.argsort(framed.lengths, kind="stable").tolist()
-            for span in how.spans(vocabulary, framed.row(i)[len(edges.before) :][: _inner(framed, i, edges)])
-        ]
-    )
+    questions = how.questions(vocabulary, list(unique)) + [0, len(edges.before), len(edges.before)]
+    lengths = framed.lengths[questions[:, 0]]
+    order = np.lexsort((questions[:, 1], lengths))
     totals = np.zeros(len(unique))
     device = next(model.parameters()).device
-    for rows in batches_by_length(framed.lengths[asked[:, 0]], batch_tokens):
-        which, first, after = asked[rows].T
+    for rows in batches_by_length(lengths[order], batch_tokens):
+        which, first, after = questions[order[rows]].T
         batch = how.batch(framed.asked(which, first, after), vocabulary).to(device)
         np.add.at(totals, which, how.log_probabilities(model, batch).cpu().numpy())
     model.train(was_training)
     return totals[[unique[tuple(ids)] for ids in texts]]
-
-
-def _inner(framed: "_Flat", text: int, edges: "Frame") -> int:
-    return int(framed.lengths[text]) - len(edges.before) - len(edges.after)
 
 
 def _check(config: ModelConfig, texts: Sequence[Sequence[int]], how: "Scoring") -> None:
@@ -378,12 +370,14 @@ class Rewritten(Asking):
         """Returns sources with masks, and the whole texts as what is written."""
         begins = _run_starts(asked.hidden)
         source = _shortened(asked.tokens.masked_fill(begins, vocabulary.id("mask")), asked, begins)
+        # what is written after the last wanted token is not needed
+        used = int(asked.wanted.any(0).nonzero().max()) + 1
         return Batch(
-            tokens=asked.tokens[:, :-1],
-            targets=asked.tokens[:, 1:],
-            weights=asked.wanted[:, 1:].float(),
+            tokens=asked.tokens[:, : used - 1],
+            targets=asked.tokens[:, 1:used],
+            weights=asked.wanted[:, 1:used].float(),
             # what is written is causal, so padding behind it may count as text
-            segments=torch.ones_like(asked.segments[:, 1:]),
+            segments=torch.ones_like(asked.segments[:, 1:used]),
             visibility=Visibility.CAUSAL,
             source=source,
         )
@@ -409,6 +403,11 @@ def _shortened(tokens: Int[Tensor, "B T"], asked: Asked, begins: Bool[Tensor, "B
 # --- what is summed -------------------------------------------------------------------------------------------------
 
 
+Questions = Int[np.ndarray, "questions 3"]
+"""For each question the number of a text, the first of its tokens that is hidden, and the first after that one that is
+not. The first one is what is asked, or all of them are."""
+
+
 class Scoring(abc.ABC):
     """Abstract. What is asked about a text, and what the answers' sum is."""
 
@@ -420,8 +419,8 @@ class Scoring(abc.ABC):
         """In words, for print beside every figure."""
 
     @abc.abstractmethod
-    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
-        """Returns the positions of the text that each question hides; the first of them is the one that is asked."""
+    def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
+        """Returns what is asked about each text."""
 
     @abc.abstractmethod
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
@@ -453,9 +452,9 @@ class LeftToRight(Scoring):
         """In words."""
         return "log-likelihood, left to right"
 
-    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
-        """Returns one question, all of the text being asked."""
-        return [range(len(text))]
+    def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
+        """Returns one question about each text, which is about all of it."""
+        return _whole(texts)
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts, each position's target being the next token."""
@@ -469,16 +468,32 @@ class LeftToRight(Scoring):
         )
 
 
-def alone(vocabulary: Vocabulary, text: Sequence[int]) -> list[range]:
+def alone(vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
     """Returns a question for each token that hides it alone (Salazar et al. 2020)."""
-    return [range(i, i + 1) for i in range(len(text))]
+    which, places = _places(texts)
+    return np.stack([which, places, places + 1], axis=1)
 
 
-def rest_of_word(vocabulary: Vocabulary, text: Sequence[int]) -> list[range]:
+def rest_of_word(vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
     """Returns a question for each token that hides it and the later tokens of its word (Kauf and Ivanova 2023)."""
-    starts = np.append(np.flatnonzero(word_starts(vocabulary, text)), len(text))
-    ends = starts[np.searchsorted(starts, np.arange(len(text)), side="right")]
-    return [range(i, end) for i, end in enumerate(ends.tolist())]
+    which, places = _places(texts)
+    starts = word_starts(vocabulary, np.concatenate([np.asarray(text) for text in texts])) | (places == 0)
+    bounds = np.append(np.flatnonzero(starts), len(places))
+    here = np.arange(len(places))
+    ends = bounds[np.searchsorted(bounds, here, side="right")]
+    return np.stack([which, places, places + ends - here], axis=1)
+
+
+def _whole(texts: Sequence[Sequence[int]]) -> Questions:
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    return np.stack([np.arange(len(texts)), np.zeros_like(lengths), lengths], axis=1)
+
+
+def _places(texts: Sequence[Sequence[int]]) -> tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " tokens"]]:
+    """Each token's text, and its place in it."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    which = np.repeat(np.arange(len(texts)), lengths)
+    return which, np.arange(len(which)) - (np.cumsum(lengths) - lengths)[which]
 
 
 @final
@@ -487,7 +502,7 @@ class Pseudo(Scoring):
     """The pseudo-log-likelihood: each token given all others, or all but the rest of its word."""
 
     ask: Asking
-    hiding: Callable[[Vocabulary, Sequence[int]], list[range]] = rest_of_word
+    hiding: Callable[[Vocabulary, Sequence[Sequence[int]]], Questions] = rest_of_word
     """What is hidden with each token: `alone` or `rest_of_word`."""
 
     @property
@@ -501,9 +516,9 @@ class Pseudo(Scoring):
         within = ", within words left to right" if self.hiding is rest_of_word else ""
         return f"pseudo-log-likelihood{within} ({type(self.ask).__name__})"
 
-    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
+    def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
         """Returns a question for each token."""
-        return self.hiding(vocabulary, text)
+        return self.hiding(vocabulary, texts)
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the batch that asks."""
@@ -529,9 +544,9 @@ class Discriminated(Scoring):
         """In words."""
         return "log-probability that no token was replaced"
 
-    def spans(self, vocabulary: Vocabulary, text: Sequence[int]) -> Sequence[range]:
-        """Returns one question about all of the text."""
-        return [range(len(text))]
+    def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
+        """Returns one question about each text, which is about all of it."""
+        return _whole(texts)
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts as they are."""
@@ -627,7 +642,7 @@ def _name(objective: Objective | None, config: ModelConfig) -> str:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def word_starts(vocabulary: Vocabulary, text: Sequence[int]) -> Bool[np.ndarray, " tokens"]:
+def word_starts(vocabulary: Vocabulary, text: Sequence[int] | np.ndarray) -> Bool[np.ndarray, " tokens"]:
     """Returns whether each token begins a word, as whole-word masking has them (`objectives/words.py`).
 
     A word is a run of letters, digits and apostrophes between them; a Chinese character is one by itself, and so is
@@ -659,11 +674,6 @@ class _Flat:
         self.lengths = np.array([len(text) for text in texts], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
         self._tokens = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
-
-    def row(self, i: int) -> list[int]:
-        """Returns a text's tokens."""
-        row: list[int] = self._tokens[self._starts[i] : self._starts[i] + self.lengths[i]].tolist()
-        return row
 
     def asked(
         self, which: Int[np.ndarray, " B"], first: Int[np.ndarray, " B"], after: Int[np.ndarray, " B"]

@@ -7,9 +7,9 @@ import torch
 
 from gristmill.artifact import Artifact, open_artifact
 from gristmill.errors import CorruptArtifact, InputError
+from gristmill.model.base import Model
 from gristmill.model.checkpoint import load_model
 from gristmill.model.config import ModelConfig
-from gristmill.model.base import Model
 from gristmill.tokenizer import Tokenizer
 
 __all__ = ["CHECKPOINT", "FORMAT", "TOKENIZER", "Loaded", "find_checkpoint", "load_run"]

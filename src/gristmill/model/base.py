@@ -45,7 +45,7 @@ class Model(nn.Module, abc.ABC):
     output_bias: nn.Parameter | None
 
     @abc.abstractmethod
-    def forward(  # noqa: PLR0913 - all named
+    def forward(
         self,
         tokens: Int[Tensor, "B T"],
         *,
@@ -79,7 +79,7 @@ class Model(nn.Module, abc.ABC):
     def fused_matrices(self) -> dict[str, list[int]]:
         """Returns the rows of each matrix in the parameters that hold several, one below the other."""
 
-    def reset_buffers(self, device: torch.device | None) -> None:  # noqa: B027 - most models have none
+    def reset_buffers(self, device: torch.device | None) -> None:
         """Computes what is not stored with the weights, after they were loaded into a model without memory."""
 
     def to_output(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from gristmill.artifact import write_json
 from gristmill.config import from_dict, to_dict
 from gristmill.errors import CorruptArtifact, InputError
-from gristmill.model.config import ModelConfig
 from gristmill.model.base import Model
 from gristmill.model.build import make_model
+from gristmill.model.config import ModelConfig
 
 __all__ = ["CONFIG", "WEIGHTS", "load_config", "load_model", "read_tensors", "save_model", "write_tensors"]
 

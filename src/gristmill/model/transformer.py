@@ -68,7 +68,7 @@ class Transformer(Model):
         self.detector = Detector(config) if config.generator_layers else None
         self._tables = PositionTables(config)
 
-    def forward(  # noqa: PLR0913 - all named
+    def forward(
         self,
         tokens: Int[Tensor, "B T"],
         *,

@@ -23,12 +23,12 @@ from torch import Tensor
 from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
+from gristmill.model.base import Model, is_matrix
+from gristmill.model.build import make_model
 from gristmill.model.checkpoint import read_tensors, save_model, write_tensors
 from gristmill.model.config import ModelConfig
 from gristmill.model.count import training_flops_per_token
 from gristmill.model.native import kernels
-from gristmill.model.base import Model, is_matrix
-from gristmill.model.build import make_model
 from gristmill.rng import derive
 from gristmill.train import state
 from gristmill.train.hardware import Peak, keep_memory, matmul_peak, median_seconds, peak_memory_bytes
