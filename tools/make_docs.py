@@ -90,6 +90,7 @@ def recipe_page() -> str:
     import typing
 
     from gristmill import plugins
+    from gristmill.compare import Comparison
     from gristmill.config import Part, field_docs, to_dict
     from gristmill.pipeline import Recipe
 
@@ -130,7 +131,7 @@ def recipe_page() -> str:
                     (plugins.load(part.package, n), f"{path}{field.name}.", n)
                     for n in plugins.names(part.package)
                 ]
-                shown = f'`"{to_dict(default)["name"]}"`'
+                shown = "" if default is None else f'`"{to_dict(default)["name"]}"`'
             else:
                 plain = to_dict(default)
                 shown = (
@@ -147,6 +148,7 @@ def recipe_page() -> str:
             table(entry[0], entry[1], f"`[{entry[1].rstrip('.')}]`{name}")
 
     table(Recipe, "", "The recipe")
+    table(Comparison, "compare.", "`[compare]`, for `gristmill compare`")
     return "\n".join(lines) + "\n"
 
 
@@ -237,6 +239,106 @@ def memory(_: bool) -> str:
     )
 
 
+def against_trainer(_: bool) -> str:
+    table = result("against_trainer")
+    if table is None:
+        return "not measured yet"
+    rows = [
+        [
+            r["objective"],
+            f"{r['stock']['nats']:.3f} after {r['stock']['seconds']:.0f} s",
+            " ".join(f"{run['nats']:.3f}" for run in r["ours"]),
+            " ".join(f"{run['seconds']:.0f}" for run in r["ours"]),
+            f"{r['sooner']:.2f}",
+            "yes" if r["all_below"] else "no",
+        ]
+        for r in table["rows"]
+    ]
+    columns = [
+        "objective",
+        "stock Trainer, nats",
+        "gristmill, nats by seed",
+        "seconds",
+        "times sooner",
+        "all at or below it",
+    ]
+    return markdown(columns, rows) + f"\n\n{machine(table)}."
+
+
+def objectives(_: bool) -> str:
+    table = result("objectives")
+    if table is None:
+        return "not measured yet"
+    rows = [
+        [
+            r["objective"],
+            f"{r['ours']['parameters'] / 1e6:.1f}M",
+            f"{r['ours']['bytes'] / 1e6:,.0f}",
+            r["ours"]["micro_rows"],
+            f"{r['stock']['bytes'] / 1e6:,.0f} ({r['stock']['kind']})",
+        ]
+        for r in table["rows"]
+    ]
+    even = table["unpadded"]
+    speeds = even["tokens_per_second"]
+    lengths = ", ".join(f"{q} {n}" for q, n in even["document_tokens"].items())
+    columns = [
+        "objective",
+        "parameters",
+        "gristmill, peak MB",
+        "rows at a time",
+        "stock Trainer, peak MB (kind)",
+    ]
+    return (
+        markdown(columns, rows)
+        + f"\n\nMasked training on documents of mixed length (tokens by quantile: {lengths}): {speeds['mixed']:,.0f} tokens of text "
+        f"a second, {even['ratio']:.3f} of {speeds['full rows']:,.0f} on full rows; {even['padding_share']:.2%} of the positions "
+        f"are padding.\n\n{machine(table)}."
+    )
+
+
+def compared(_: bool) -> str:
+    table = result("compare_objectives")
+    if table is None:
+        return "not measured yet"
+    tested = [c for c in table["columns"] if c.startswith(("pairs", "probe"))]
+    rows = []
+    for row in sorted(table["rows"], key=lambda r: -r["figures"][tested[0]]["mean"]):
+        f = row["figures"]
+        cells = [row["name"]]
+        for column in tested:
+            if column not in f:
+                cells.append("")
+                continue
+            low, high = f[column]["interval"]
+            difference = f[column].get("difference")
+            said = (
+                ""
+                if difference is None
+                else " ~"
+                if difference["within_noise"]
+                else f" ({difference['mean']:+.3f})"
+            )
+            cells.append(f"{f[column]['mean']:.3f} [{low:.3f}, {high:.3f}]{said}")
+        cells += [
+            f"{f['own loss, nats per predicted token']['mean']:.3f}",
+            f"{f['own loss, bits per predicted byte']['mean']:.3f}",
+            f"{f['parameters']['mean'] / 1e6:.2f}M",
+            f"{f['operations']['mean'] / 1e12:.0f}",
+            f"{f['training seconds']['mean']:.0f}",
+            f"{f['peak memory, bytes']['mean'] / 1e6:,.0f}",
+        ]
+        rows.append(cells)
+    columns = [
+        "objective", *[c.removeprefix("pairs ") for c in tested], "own nats/token", "own bits/byte", "parameters", "TFLOP",
+        "seconds", "MB",
+    ]  # fmt: skip
+    return (
+        markdown(columns, rows)
+        + f"\n\n{table['seeds']} seeds each, intervals over seeds; ~ is within noise of {table['reference']}. {machine(table)}."
+    )
+
+
 def headline(chinese: bool) -> str:
     """The few figures of the README's one screen."""
     lines = []
@@ -280,6 +382,9 @@ BLOCKS = {
     "decoding": decoding,
     "memory": memory,
     "headline": headline,
+    "against-trainer": against_trainer,
+    "objectives": objectives,
+    "compared": compared,
 }
 
 if __name__ == "__main__":

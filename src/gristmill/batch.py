@@ -89,7 +89,9 @@ def _moved(part: _Part, device: torch.device) -> _Part:
         value = getattr(part, field.name)
         if isinstance(value, Tensor):
             changes[field.name] = value.to(device, non_blocking=True)
-        elif isinstance(value, Source) or isinstance(value, Pairs):
+        elif isinstance(value, Source):
+            changes[field.name] = _moved(value, device)
+        if isinstance(value, Pairs):
             changes[field.name] = _moved(value, device)
     return dataclasses.replace(part, **changes)  # type: ignore[arg-type]
 

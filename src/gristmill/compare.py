@@ -41,6 +41,7 @@ from gristmill.errors import GristmillError, InputError, RunError, did_you_mean
 from gristmill.evaluate.comparing import Mean, compare_with, mean_interval
 from gristmill.evaluate.minimal_pairs import measure_pairs
 from gristmill.evaluate.probe import ProbeSettings, probe
+from gristmill.evaluate.scoring import scorings_for
 from gristmill.generate import load_run
 from gristmill.model.build import make_model
 from gristmill.model.config import ModelConfig, ModelSettings, resolve
@@ -431,7 +432,6 @@ def _error(cell: Cell) -> str:
 def _measure(cell: Cell, model: Artifact) -> dict[str, Any]:
     metrics = model.manifest.metrics
     loaded = load_run(model.path)
-    vocabulary = loaded.tokenizer.vocabulary()
     objective = _objective(cell.recipe)
     result: dict[str, Any] = {
         "parameters": metrics["parameters"]["total"],
@@ -444,16 +444,24 @@ def _measure(cell: Cell, model: Artifact) -> dict[str, Any]:
         "curve": _curve(model.path / "curve.jsonl"),
         "pairs": {},
     }
+    ways = scorings_for(objective, loaded.config)
     for folder in cell.comparison.pairs:
-        result["pairs"][Path(folder).name] = measure_pairs(
-            loaded.model, loaded.tokenizer, Path(folder), objective=objective, limit=cell.comparison.pairs_per_paradigm,
-        )  # fmt: skip
+        for column, how in ((Path(folder).name, next(iter(ways))), *_other_ways(Path(folder).name, ways)):
+            result["pairs"][column] = measure_pairs(
+                loaded.model, loaded.tokenizer, Path(folder), objective=objective, how=ways[how],
+                limit=cell.comparison.pairs_per_paradigm,
+            )  # fmt: skip
     if cell.comparison.probe is not None:
         result["probe"] = probe(
             loaded.model, loaded.tokenizer, cell.comparison.probe, objective=objective, seed=cell.seed
         )
-    del vocabulary
     return result
+
+
+def _other_ways(suite: str, ways: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A second column for models that can also be asked for each token given all the others, hybrids among them."""
+    two = [name for name in ways if name == "pseudo_within_words"]
+    return [(f"{suite}, filling in", name) for name in two if name != next(iter(ways))]
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
@@ -501,36 +509,33 @@ def summarise(
 ) -> dict[str, Any]:
     """Returns every figure of every candidate as a mean over seeds with its interval, and what differs from what."""
     names = list(dict.fromkeys(candidate for candidate, _ in measured))
-    columns = dict(_columns(next(iter(measured.values()))))
+    columns = {column: path for metrics in measured.values() for column, path in _columns(metrics)}
+    order = [column for column in columns if column.startswith(("pairs", "probe"))]
+    order += [column for column in columns if column not in order]
     table: dict[str, dict[str, Mean]] = {}
-    for column, read in columns.items():
-        table[column] = {
-            candidate: mean_interval(
-                [float(_dig(m, read)) for (c, _), m in measured.items() if c == candidate]
-            )
-            for candidate in names
-        }
-    rows = []
-    differences = {
-        column: compare_with(comparison.first, {n: mean.values for n, mean in means.items()})
-        for column, means in table.items()
-        if column in columns and columns[column][0] in ("pairs", "probe")
-    }
-    for candidate in names:
-        row: dict[str, Any] = {"name": candidate, "figures": {}}
-        for column, means in table.items():
-            figure: dict[str, Any] = dataclasses.asdict(means[candidate])
-            difference = differences.get(column, {}).get(candidate)
-            if difference is not None:
-                figure["difference"] = dataclasses.asdict(difference)
-            row["figures"][column] = figure
-        rows.append(row)
+    for column in order:
+        values: dict[str, list[float]] = {candidate: [] for candidate in names}
+        for (candidate, _), metrics in measured.items():
+            value = _dig(metrics, columns[column])
+            values[candidate] += [] if value is None else [float(value)]
+        # not every model can be asked in every way
+        table[column] = {candidate: mean_interval(each) for candidate, each in values.items() if each}
+    rows: list[dict[str, Any]] = [{"name": candidate, "figures": {}} for candidate in names]
+    for column, means in table.items():
+        tested = column.startswith(("pairs", "probe")) and comparison.first in means
+        each = {candidate: mean.values for candidate, mean in means.items()}
+        differences = compare_with(comparison.first, each) if tested else {}
+        for row in rows:
+            if row["name"] in means:
+                row["figures"][column] = dataclasses.asdict(means[row["name"]])
+            if row["name"] in differences:
+                row["figures"][column]["difference"] = dataclasses.asdict(differences[row["name"]])
     return {
         "name": name,
         "reference": comparison.first,
         "equal": comparison.equal,
         "seeds": comparison.seeds,
-        "columns": list(columns),
+        "columns": order,
         "rows": rows,
         "curves": {f"{c}/{seed}": m["curve"] for (c, seed), m in measured.items()},
         "details": {f"{c}/{seed}": {"pairs": m["pairs"], "probe": m.get("probe")} for (c, seed), m in measured.items()},
@@ -556,7 +561,7 @@ def _columns(metrics: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]
 def _dig(table: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     value: Any = table
     for key in path:
-        value = value[key]
+        value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 

@@ -19,7 +19,7 @@ VOCABULARY = Vocabulary(
 
 
 def random_model(family: str, **changes: object) -> Model:
-    settings = ModelSettings(family=family, depth=2, width=32, heads=2)
+    settings = ModelSettings(family=family, depth=2, width=32, heads=None if family == "lstm" else 2)
     config = resolve(settings, vocab_size=VOCABULARY.size, row_tokens=24)
     model = make_model(dataclasses.replace(config, **changes))
     generator = torch.Generator().manual_seed(0)

@@ -31,7 +31,8 @@ FAMILIES = ["modernbert", "qwen3", "lstm", "t5"]
 
 
 def new_model(family: str = "qwen3", **settings: object) -> Model:
-    chosen = ModelSettings(family=family, depth=2, width=32, heads=2, **settings)
+    heads = None if family == "lstm" else 2
+    chosen = ModelSettings(family=family, depth=2, width=32, heads=heads, **settings)
     model = make_model(resolve(chosen, vocab_size=VOCABULARY.size, row_tokens=24))
     model.initialise(torch.Generator().manual_seed(0))
     return model.eval()

@@ -214,6 +214,10 @@ def test_a_score_depends_on_its_text_alone(name):
     assert together[0] == together[-1]  # the same text, and the same bits
 
 
+def test_no_texts_have_no_scores():
+    assert scores("causal", []).shape == (0,)
+
+
 def test_scores_are_of_float32_and_sums_of_float64_whatever_the_weights_are_stored_as():
     narrow = random_model("qwen3").bfloat16()
     wide = random_model("qwen3")

@@ -30,7 +30,7 @@ def arm(moment: str, step: int) -> None:  # noqa: C901 - one branch for each mom
 
         def one_step(self):
             if self.step == step:
-                loss = type(self.settings.objective).loss
+                loss = type(self.objective).loss
 
                 def dying(objective, *arguments):
                     calls["count"] += 1
@@ -38,7 +38,7 @@ def arm(moment: str, step: int) -> None:  # noqa: C901 - one branch for each mom
                         die()
                     return loss(objective, *arguments)
 
-                type(self.settings.objective).loss = dying
+                type(self.objective).loss = dying
             prepare(self)
 
         trainer.Trainer._one_step = one_step

@@ -20,7 +20,8 @@ def trainer(folder, name: str, family: str | None, hooks=()):
     kind = plugins.load("objectives", name)
     # few sentinels are in the tests' vocabulary
     objective = kind(sentinels=5) if name == "spans" else kind()
-    settings = ModelSettings(family=family or kind.family, depth=2, width=32, heads=2)
+    heads = None if family in ("lstm", "gru") else 2
+    settings = ModelSettings(family=family or kind.family, depth=2, width=32, heads=heads)
     config = objective.refine(resolve(settings, vocab_size=VOCABULARY, row_tokens=64))
     return tiny_trainer(
         folder,

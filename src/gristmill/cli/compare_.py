@@ -8,6 +8,14 @@ from gristmill.cli._common import print_json, recipe_options
 
 __all__ = ["command"]
 
+SHORT = {
+    "own loss, nats per predicted token": "nats/token",
+    "own loss, bits per predicted byte": "bits/byte",
+    "training seconds": "training",
+    "peak memory, bytes": "memory",
+}
+"""What a terminal has room for."""
+
 
 @click.command()
 @click.option(
@@ -68,7 +76,8 @@ def _show(facts: dict) -> None:  # type: ignore[type-arg]
             ("difference", "left"),
         ):
             table.add_column(head, justify=justify)  # type: ignore[arg-type]
-        for row in sorted(facts["rows"], key=lambda r: -r["figures"][column]["mean"]):
+        asked = [row for row in facts["rows"] if column in row["figures"]]
+        for row in sorted(asked, key=lambda r: -r["figures"][column]["mean"]):
             figure = row["figures"][column]
             low_high = figure["interval"]
             interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else "–"
@@ -80,7 +89,7 @@ def _show(facts: dict) -> None:  # type: ignore[type-arg]
     table = Table(box=None, pad_edge=False)
     table.add_column("candidate")
     for column in rest:
-        table.add_column(column.replace("own loss, ", "").replace(", bytes", ""), justify="right")
+        table.add_column(SHORT.get(column, column), justify="right", no_wrap=True)
     for row in facts["rows"]:
         cells = [row["figures"][column]["mean"] for column in rest]
         texts = [SHOWN[c](v) if c in SHOWN else f"{v:.3f}" for c, v in zip(rest, cells, strict=True)]

@@ -104,13 +104,16 @@ def sentence_scores(
             the vocabulary lacks a special token.
     """
     _check(model.config, texts, how)
+    if not texts:
+        return np.zeros(0)
     model = in_float32(model)
     was_training = model.training
     model.eval()
     unique = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, texts)))}
     edges = how.frame(vocabulary, model.config)
     framed = _Flat([[*edges.before, *ids, *edges.after] for ids in unique])
-    questions = how.questions(vocabulary, list(unique)) + [0, len(edges.before), len(edges.before)]
+    questions = how.questions(vocabulary, list(unique))
+    questions[:, 1:] += len(edges.before)
     lengths = framed.lengths[questions[:, 0]]
     order = np.lexsort((questions[:, 1], lengths))
     totals = np.zeros(len(unique))
@@ -126,7 +129,7 @@ def sentence_scores(
 def _check(config: ModelConfig, texts: Sequence[Sequence[int]], how: "Scoring") -> None:
     if config.kind not in how.kinds:
         raise InputError(
-            f"a model of kind {config.kind} can't be scored by {how.protocol}",
+            f"a model of kind {config.kind} can't be scored by {how.protocol.partition(';')[0]}",
             "let `scoring_for` choose the way that suits the model's objective",
         )
     check_head(config)
@@ -229,6 +232,8 @@ class Asking(abc.ABC):
     """Abstract. How a model is asked for hidden tokens while it sees the others."""
 
     kinds: ClassVar[frozenset[Kind]]
+    where: ClassVar[str]
+    """In words, where the answer is read."""
     at_once: ClassVar[bool] = True
     """Whether it may be asked for several tokens of a text in one pass."""
 
@@ -247,6 +252,7 @@ class InPlace(Asking):
     """At the mask that stands for the token (Devlin et al. 2019)."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+    where: ClassVar[str] = "at the mask"
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts, masks in place of what is hidden."""
@@ -265,6 +271,7 @@ class ByGenerator(Asking):
     """At the mask, by the small generator that proposes replacements (Clark et al. 2020)."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+    where: ClassVar[str] = "at the mask, by the generator"
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts, masks in place of what is hidden."""
@@ -286,6 +293,7 @@ class OneBefore(Asking):
     """One position before the mask, all positions seeing all (Charpentier and Samuel 2024, arXiv:2410.24159)."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
+    where: ClassVar[str] = "one position before the mask"
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts, masks in place of what is hidden; every target is that of the position after."""
@@ -304,6 +312,7 @@ class InOrder(Asking):
     """At a query of its own, what is hidden being last in the factorization order (Yang et al. 2019)."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
+    where: ClassVar[str] = "at a query that comes last"
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
         """Returns the texts with a query for each hidden token; those for tokens that nobody wants do not count."""
@@ -329,6 +338,7 @@ class BySentinel(Asking):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
+    where: ClassVar[str] = "after the sentinel"
     at_once: ClassVar[bool] = False
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
@@ -364,6 +374,7 @@ class Rewritten(Asking):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
+    where: ClassVar[str] = "in the text written again"
     at_once: ClassVar[bool] = False
 
     def batch(self, asked: Asked, vocabulary: Vocabulary) -> Batch:
@@ -408,6 +419,9 @@ Questions = Int[np.ndarray, "questions 3"]
 not. The first one is what is asked, or all of them are."""
 
 
+_SUMMED = "summed over a text's tokens, special ones not scored, no space before the text"
+
+
 class Scoring(abc.ABC):
     """Abstract. What is asked about a text, and what the answers' sum is."""
 
@@ -416,7 +430,7 @@ class Scoring(abc.ABC):
     @property
     @abc.abstractmethod
     def protocol(self) -> str:
-        """In words, for print beside every figure."""
+        """In words, for print beside every figure; up to the first semicolon what is scored."""
 
     @abc.abstractmethod
     def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
@@ -450,7 +464,7 @@ class LeftToRight(Scoring):
     @property
     def protocol(self) -> str:
         """In words."""
-        return "log-likelihood, left to right"
+        return f"log-likelihood, left to right; {_SUMMED}"
 
     def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
         """Returns one question about each text, which is about all of it."""
@@ -514,7 +528,7 @@ class Pseudo(Scoring):
     def protocol(self) -> str:
         """In words."""
         within = ", within words left to right" if self.hiding is rest_of_word else ""
-        return f"pseudo-log-likelihood{within} ({type(self.ask).__name__})"
+        return f"pseudo-log-likelihood {self.ask.where}{within}; {_SUMMED}"
 
     def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
         """Returns a question for each token."""
@@ -542,7 +556,7 @@ class Discriminated(Scoring):
     @property
     def protocol(self) -> str:
         """In words."""
-        return "log-probability that no token was replaced"
+        return f"log-probability that no token was replaced; {_SUMMED}"
 
     def questions(self, vocabulary: Vocabulary, texts: Sequence[Sequence[int]]) -> Questions:
         """Returns one question about each text, which is about all of it."""

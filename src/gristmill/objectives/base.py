@@ -1,6 +1,7 @@
 """What an objective is: a way to make batches of rows, and a loss over what a model makes of them."""
 
 import abc
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -241,7 +242,7 @@ def document_pieces(rows: Rows) -> Sequence[tuple[int, int, int, int]]:
         bounds = [0, *edges.tolist(), len(segments)]
         found += [
             (row, first, last, int(segments[first]))
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
+            for first, last in itertools.pairwise(bounds)
             if segments[first] != 0
         ]
     return found

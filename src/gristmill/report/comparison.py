@@ -40,7 +40,10 @@ def render_comparison(facts: Mapping[str, Any]) -> str:
             class_="standfirst",
         ),
     )
-    bodies = [section(_title(column), _scores(column, rows, facts["reference"])) for column in tested]
+    bodies = [
+        section(_title(column), _scores(column, rows, facts["reference"], _floor(column, facts)))
+        for column in tested
+    ]
     bodies.append(section("Own losses", _losses(losses, rows)))
     bodies.append(section("Validation", _curves(facts)))
     bodies.append(section("What it took", _table(rest, rows)))
@@ -51,7 +54,7 @@ def render_comparison(facts: Mapping[str, Any]) -> str:
         )
     )  # fmt: skip
     footer = tag(
-        "footer", tag("p", "The same numbers are in comparison.json, beside this page.", class_="end")
+        "footer", tag("p", "The same numbers are in comparison.json, beside this page."), class_="end"
     )
     return document(f"{name}: a gristmill comparison", [header, tag("main", *bodies), footer])
 
@@ -60,7 +63,7 @@ def verdict(figure: Mapping[str, Any]) -> str:
     """Returns what can be said of a figure's difference to the reference, in words."""
     difference = figure.get("difference")
     if difference is None:
-        return "reference"
+        return ""
     if difference["interval"] is None:
         return f"{difference['mean']:+.3f}, one seed: can't be told from noise"
     low, high = difference["interval"]
@@ -68,13 +71,31 @@ def verdict(figure: Mapping[str, Any]) -> str:
     return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}], {kind}"
 
 
-def _scores(column: str, rows: Sequence[Mapping[str, Any]], reference: str) -> Markup | None:
-    figures = {row["name"]: row["figures"][column] for row in rows}
+def _floor(column: str, facts: Mapping[str, Any]) -> str:
+    """What can be had without a model, in words; the way of scoring is named for each candidate."""
+    details = {key.rsplit("/", 1)[0]: value for key, value in facts["details"].items()}
+    first: Mapping[str, Any] = next(iter(details.values()))
+    if column.startswith("probe"):
+        probe = first["probe"]
+        return f"Chance is {probe['chance']:.3f}, always the commonest class {probe['majority']:.3f}."
+    suite = column.removeprefix("pairs ")
+    details = {name: value for name, value in details.items() if suite in value["pairs"]}
+    first = next(iter(details.values()))
+    ways: dict[str, list[str]] = {}
+    for name, value in details.items():
+        ways.setdefault(str(value["pairs"][suite].get("protocol", "?")), []).append(name)
+    said = "; ".join(f"{way}: {', '.join(names)}" for way, names in ways.items())
+    alone = first["pairs"][suite]["by_length_alone"]
+    return f"Chance is 0.5, always the sentence of fewer tokens {alone:.3f}. Scored by {said}."
+
+
+def _scores(column: str, rows: Sequence[Mapping[str, Any]], reference: str, floor: str) -> Markup | None:
+    figures = {row["name"]: row["figures"][column] for row in rows if column in row["figures"]}
     ends: list[Number] = [f["mean"] for f in figures.values()]
     ends += [end for f in figures.values() for end in (f["interval"] or ())]
     ticks = nice_ticks(min(ends), max(ends), 4)
     ordered = sorted(figures.items(), key=lambda item: -item[1]["mean"])
-    body: list[Sequence[Any]] = [("", strip_axis(ticks), None, None)]
+    body: list[Sequence[Any]] = [("", strip_axis(ticks), "", "")]
     body += [
         (
             name,
@@ -84,14 +105,9 @@ def _scores(column: str, rows: Sequence[Mapping[str, Any]], reference: str) -> M
         )
         for name, f in ordered
     ]
-    note = (
-        "Chance is 0.5."
-        if column.startswith("pairs")
-        else "The majority class and chance are in comparison.json."
-    )
     return join(
-        data_table(("candidate", "", "*mean and interval", f"difference to {reference}"), body),
-        tag("p", note, class_="small soft"),
+        data_table(("candidate", "", "*mean and interval", f"*difference to {reference}"), body),
+        tag("p", floor, class_="small soft"),
     )
 
 

@@ -1,6 +1,6 @@
 """The compiled kernels of `kernels.c`, where this machine has a C compiler.
 
-They are compiled in about a second, once for each machine and version, into the user's cache folder. Without a
+They are compiled in some seconds, once for each machine and version, into the user's cache folder. Without a
 compiler everything works through plain torch operations; whoever prints says so once.
 """
 
