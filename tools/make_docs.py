@@ -298,44 +298,26 @@ def objectives(_: bool) -> str:
 
 
 def compared(_: bool) -> str:
+    from gristmill.report.comparison import explanation, summary
+
     table = result("compare_objectives")
     if table is None:
         return "not measured yet"
-    tested = [c for c in table["columns"] if c.startswith(("pairs", "probe"))]
-    rows = []
-    for row in sorted(table["rows"], key=lambda r: -r["figures"][tested[0]]["mean"]):
-        f = row["figures"]
-        cells = [row["name"]]
-        for column in tested:
-            if column not in f:
-                cells.append("")
-                continue
-            low, high = f[column]["interval"]
-            difference = f[column].get("difference")
-            said = (
-                ""
-                if difference is None
-                else " ~"
-                if difference["within_noise"]
-                else f" ({difference['mean']:+.3f})"
-            )
-            cells.append(f"{f[column]['mean']:.3f} [{low:.3f}, {high:.3f}]{said}")
-        cells += [
-            f"{f['own loss, nats per predicted token']['mean']:.3f}",
-            f"{f['own loss, bits per predicted byte']['mean']:.3f}",
-            f"{f['parameters']['mean'] / 1e6:.2f}M",
-            f"{f['operations']['mean'] / 1e12:.0f}",
-            f"{f['training seconds']['mean']:.0f}",
-            f"{f['peak memory, bytes']['mean'] / 1e6:,.0f}",
-        ]
-        rows.append(cells)
-    columns = [
-        "objective", *[c.removeprefix("pairs ") for c in tested], "own nats/token", "own bits/byte", "parameters", "TFLOP",
-        "seconds", "MB",
-    ]  # fmt: skip
+    heads, rows = summary(table)
+    heads = [
+        head.removeprefix("pairs ")
+        .replace("training seconds", "training")
+        .replace("peak memory, bytes", "memory")
+        for head in heads
+    ]
+    costs = {row["name"]: row["figures"] for row in table["rows"]}
+    for row in rows:
+        cost = costs[row[0]]
+        row += [f"{cost['parameters']['mean'] / 1e6:.2f}M", f"{cost['operations']['mean'] / 1e12:.0f}"]
+    jobs = " or ".join(map(str, table["conditions"]["jobs"]))
     return (
-        markdown(columns, rows)
-        + f"\n\n{table['seeds']} seeds each, intervals over seeds; ~ is within noise of {table['reference']}. {machine(table)}."
+        markdown([*heads, "parameters", "TFLOP"], rows)
+        + f"\n\nAt equal {table['equal']}, up to {jobs} runs at a time. {explanation(table)} {machine(table)}."
     )
 
 

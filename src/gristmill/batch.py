@@ -6,7 +6,7 @@ size, F feed-forward, V vocabulary, N examples.
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -48,6 +48,7 @@ class Pairs:
     labels: Int[Tensor, " N"]
     """0: the second text follows the first (as in BERT's own files); 1: it does not."""
     weights: Float[Tensor, " N"]
+    """How much each pair counts beside a token of `Batch.weights`; settled for a whole step, before it is split."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,32 +68,45 @@ class Batch:
     prefix: Bool[Tensor, "B T"] | None = None
     """For PREFIX: which positions are in the prefix of their segment; they come first in it."""
     ranks: Int[Tensor, "B T"] | None = None
-    """For RANKED: when each position becomes visible."""
+    """For RANKED: when each position becomes visible. What is ever seen of a segment stands side by side, by rank."""
     reach: Int[Tensor, "B T"] | None = None
     """For RANKED: up to which rank each position sees."""
     token_types: Int[Tensor, "B T"] | None = None
     """0 or 1: the first or the second text of a pair."""
+    detection_weights: Float[Tensor, "B T"] | None = None
+    """How much it counts, beside a token of `weights`, to tell whether each token was replaced; settled as in `Pairs`."""
     source: Source | None = None
     pairs: Pairs | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Returns the batch on a device."""
-        return _moved(self, device)
+        return _changed(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def split(self, rows: int) -> tuple["Batch", ...]:
+        """Returns the batch as batches of so many rows each, whose losses add up to that of the whole."""
+        return tuple(self._rows(first, first + rows) for first in range(0, len(self.tokens), rows))
+
+    def _rows(self, first: int, after: int) -> "Batch":
+        part = _changed(dataclasses.replace(self, pairs=None), lambda tensor: tensor[first:after])
+        if self.pairs is None:
+            return part
+        inside = (self.pairs.rows >= first) & (self.pairs.rows < after)
+        pairs = _changed(self.pairs, lambda tensor: tensor[inside])
+        return dataclasses.replace(part, pairs=dataclasses.replace(pairs, rows=pairs.rows - first))
 
 
-_Part = TypeVar("_Part", Batch, Source, Pairs)
+_Part = TypeVar("_Part", bound=Batch | Source | Pairs)
 
 
-def _moved(part: _Part, device: torch.device) -> _Part:
+def _changed(part: _Part, change: Callable[[Tensor], Tensor]) -> _Part:
+    """The part with every tensor changed, those of its own parts too."""
     changes: dict[str, object] = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if isinstance(value, Tensor):
-            changes[field.name] = value.to(device, non_blocking=True)
-        elif isinstance(value, Source):
-            changes[field.name] = _moved(value, device)
-        if isinstance(value, Pairs):
-            changes[field.name] = _moved(value, device)
+            changes[field.name] = change(value)
+        elif isinstance(value, Source | Pairs):
+            changes[field.name] = _changed(value, change)
     return dataclasses.replace(part, **changes)  # type: ignore[arg-type]
 
 

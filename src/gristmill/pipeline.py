@@ -24,7 +24,7 @@ from gristmill.corpus import Corpus, CorpusConfig, Document
 from gristmill.corpus import build as build_corpus
 from gristmill.corpus.shards import Shards, write_shards
 from gristmill.errors import InputError
-from gristmill.evaluate.fill import fill
+from gristmill.evaluate.fill import fill, gap_token
 from gristmill.evaluate.likelihood import figures
 from gristmill.generate import Loaded, SamplingSettings, complete, load_run, prepare
 from gristmill.generate.infilling import split_at_gaps
@@ -33,9 +33,10 @@ from gristmill.model.count import parameter_counts, training_bytes, training_flo
 from gristmill.report import build_report
 from gristmill.tokenizer import Tokenizer, TokenizerConfig
 from gristmill.tokenizer import train as train_tokenizer
+from gristmill.tokenizer.framing import document_frame, frame
 from gristmill.train.hardware import describe_machine, matmul_peak
 from gristmill.train.schedule import parse_budget
-from gristmill.train.settings import DOCUMENT_MARKS, PretrainSettings, default_objective, resolve_batch
+from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
 from gristmill.train.trainer import Hook, Trainer, pick_device
 from gristmill.train.validate import score_documents
 
@@ -44,7 +45,9 @@ __all__ = [
     "Quiet",
     "Recipe",
     "SampleSettings",
+    "check_prompts",
     "check_recipe",
+    "config_of",
     "explain",
     "pretrain",
     "run",
@@ -161,6 +164,8 @@ def run(
             before = _content(path)
             listener.stage(name, path)
             stages[name] = run_stage(name, recipe, path, stages, listener)
+            if name == "tokenizer":
+                check_prompts(recipe, Tokenizer.from_directory(path))
             listener.done(name, stages[name], again=before != stages[name].manifest.content_hash)
     return directory
 
@@ -175,7 +180,8 @@ def run_stage(
 def settle(recipe: Recipe) -> Recipe:
     """Returns the recipe with objective, family and sentinel tokens decided where it leaves them open.
 
-    The objective decides the family, or the family's kind the objective; both need not be named.
+    The objective decides the family, or the family's kind the objective; both need not be named. A file that the
+    objective's settings name is read: what is done depends on what it holds now, and a model needs it no more.
     """
     model, settings = recipe.model, recipe.pretrain
     objective = settings.objective
@@ -195,7 +201,7 @@ def settle(recipe: Recipe) -> Recipe:
         recipe,
         model=model,
         tokenizer=tokenizer,
-        pretrain=dataclasses.replace(settings, objective=objective),
+        pretrain=dataclasses.replace(settings, objective=objective.settled()),
     )
 
 
@@ -215,7 +221,10 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
         raise InputError("there is no validation text", "set corpus.valid_fraction above 0")
     _, micro = resolve_batch(settings, config)
     needed = training_bytes(
-        config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32"
+        config,
+        micro_tokens=micro * settings.row_tokens,
+        bfloat16=settings.precision != "float32",
+        positions=settings.objective.positions_per_token,
     )
     memory = describe_machine().get("memory_bytes")
     if device.type == "cpu" and memory and needed > 0.95 * memory:
@@ -235,6 +244,28 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
         )
 
 
+def check_prompts(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Finds what of `[samples]` the finished model could not be asked, as soon as there are tokens.
+
+    Raises:
+        InputError: a prompt with gaps is longer than a model that sees all of it takes.
+    """
+    config = _provisional_config(recipe)
+    if config.kind == "decoder":
+        return  # it goes on from the end of a longer prompt
+    for number, prompt in enumerate(recipe.samples.prompts, 1):
+        if GAP not in prompt:
+            continue  # its beginning is taken
+        pieces = [tokenizer.encode(piece) for piece in split_at_gaps(prompt, GAP)]
+        tokens = sum(map(len, pieces)) + len(pieces) - 1 + frame(tokenizer.special, config.kind).size
+        if tokens > config.maximum_positions:
+            raise InputError(
+                f"prompt {number} of samples.prompts has {tokens:,} tokens, special tokens among them, and the model "
+                f"handles {config.maximum_positions:,}",
+                f"cut it, or set model.maximum_positions = {tokens}",
+            )
+
+
 def pretrain(
     model: ModelSettings,
     settings: PretrainSettings,
@@ -251,6 +282,8 @@ def pretrain(
     existing = find(out, artifact_key(**parts))
     if existing is not None:
         return existing
+    vocabulary = Tokenizer.from_directory(tokenizer.path).vocabulary()
+    _check_belonging(shards, tokenizer, vocabulary.size)
     opened = Shards(shards)
     valid = opened.split("valid") if "valid" in opened.splits else None
     if valid is None or not valid.text_bytes.sum():
@@ -262,7 +295,7 @@ def pretrain(
             settings=settings,
             train=opened.split("train"),
             valid=valid,
-            vocabulary=Tokenizer.from_directory(tokenizer.path).vocabulary(),
+            vocabulary=vocabulary,
             seed=seed,
             say=listener.say,
             hooks=listener.hooks(),
@@ -273,6 +306,22 @@ def pretrain(
         work.metrics.update({**trained.metrics, "validation": validation})
         work.cost["elapsed_seconds"] = trained.metrics["earlier_seconds"]
     return open_artifact(out, "checkpoint", verify=False)
+
+
+def _check_belonging(shards: Artifact, tokenizer: Artifact, vocab_size: int) -> None:
+    """Refuses shards that another tokenizer has written: their ids stand for other text."""
+    written, size = shards.manifest.parents.get("tokenizer"), shards.manifest.metrics["vocab_size"]
+    if size != vocab_size:
+        raise InputError(
+            f"the shards {shards.path} are of a vocabulary of {size:,} tokens, and the tokenizer {tokenizer.path} has "
+            f"{vocab_size:,}",
+            "give the tokenizer that the shards were written with",
+        )
+    if written is not None and written["content_hash"] != tokenizer.manifest.content_hash:
+        raise InputError(
+            f"the shards {shards.path} were written with another tokenizer than {tokenizer.path}",
+            "give the tokenizer that the shards were written with, or write them anew",
+        )
 
 
 def checkpoint_parts(
@@ -296,11 +345,21 @@ def checkpoint_parts(
 def _model_and_settings(
     model: ModelSettings, settings: PretrainSettings, shards: Artifact
 ) -> tuple[ModelConfig, PretrainSettings]:
-    vocab_size = shards.manifest.metrics["vocab_size"]
+    config = config_of(model, settings, shards.manifest.metrics["vocab_size"])
+    objective = settings.objective or default_objective(config.kind)
+    return config, dataclasses.replace(settings, objective=objective)
+
+
+def config_of(model: ModelSettings, settings: PretrainSettings, vocab_size: int) -> ModelConfig:
+    """Returns the model that two tables describe, with what its objective adds, for a vocabulary of a size.
+
+    Raises:
+        InputError: sizes contradict each other, or the objective can't train such a model.
+    """
     config = resolve(model, vocab_size=vocab_size, row_tokens=settings.row_tokens)
     objective = settings.objective or default_objective(config.kind)
     objective.check(config)
-    return objective.refine(config), dataclasses.replace(settings, objective=objective)
+    return objective.refine(config)
 
 
 def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
@@ -315,7 +374,11 @@ def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
     rows, micro = resolve_batch(settings, config)
     batch_tokens = rows * settings.row_tokens
     counts = parameter_counts(config)
-    flops_per_token = training_flops_per_token(config, settings.row_tokens)
+    assert settings.objective is not None  # settled
+    positions = settings.objective.positions_per_token
+    flops_per_token = training_flops_per_token(
+        config, settings.row_tokens, scored=settings.objective.scored_share, positions=positions
+    )
     peak = matmul_peak(pick_device(settings.device))
     best = max(peak.float32, peak.bfloat16) if settings.precision != "float32" else peak.float32
     speed = TYPICAL_UTILISATION * best / flops_per_token
@@ -336,7 +399,10 @@ def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
         "flops_per_token": flops_per_token,
         "peak_flops": dataclasses.asdict(peak),
         "memory_bytes": training_bytes(
-            config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32"
+            config,
+            micro_tokens=micro * settings.row_tokens,
+            bfloat16=settings.precision != "float32",
+            positions=positions,
         ),
         "predicted": {
             "utilisation": TYPICAL_UTILISATION,
@@ -373,10 +439,8 @@ def _run_tokenizer(recipe: Recipe, out: Path, stages: dict[str, Artifact], liste
 def _run_shards(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener: Listener) -> Artifact:
     corpus = Corpus(stages["corpus"])
     tokenizer = Tokenizer.from_directory(stages["tokenizer"].path)
-
-    begin, end = DOCUMENT_MARKS[_provisional_config(recipe).kind]
-    if not {begin, end} <= set(tokenizer.special):
-        begin, end = "bos", "eos"
+    # both sides have a token: those that are trained here have bos and eos at least
+    edges = document_frame(tokenizer.special, _provisional_config(recipe).kind)
 
     def pairs(split: Any) -> Iterator[tuple[str, str]]:
         return ((document.id, document.text) for document in corpus.documents(split))
@@ -385,8 +449,8 @@ def _run_shards(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener
         out,
         documents={"train": pairs("train"), "valid": pairs("valid")},
         encode_batch=tokenizer.encode_batch,
-        bos=tokenizer.special[begin],
-        eos=tokenizer.special[end],
+        bos=edges.before[0],
+        eos=edges.after[0],
         vocab_size=tokenizer.vocab_size,
         parents={"corpus": stages["corpus"], "tokenizer": stages["tokenizer"]},
         progress=listener.progress,
@@ -465,7 +529,7 @@ def _continuations(
 def _fillings(recipe: Recipe, loaded: Loaded, documents: Sequence[Document]) -> list[dict[str, Any]]:
     """What a model that reads puts into gaps: of the prompts that have some, or of the beginnings of documents."""
     tokenizer, vocabulary = loaded.tokenizer, loaded.tokenizer.vocabulary()
-    hole = vocabulary.special["mask"] if "mask" in vocabulary.special else vocabulary.sentinels[0]
+    hole = gap_token(vocabulary)
     asked = []
     for prompt in recipe.samples.prompts or _openings(documents, characters=90):
         if GAP in prompt:
@@ -541,12 +605,7 @@ def _copy_tokenizer(tokenizer: Artifact, target: Path) -> None:
 
 def _provisional_config(recipe: Recipe) -> ModelConfig:
     """The model with the vocabulary that the recipe names, or a guess: sizes are checked before the text is read."""
-    config = resolve(
-        recipe.model, vocab_size=recipe.tokenizer.vocab_size or 4096, row_tokens=recipe.pretrain.row_tokens
-    )
-    objective = recipe.pretrain.objective or default_objective(config.kind)
-    objective.check(config)
-    return objective.refine(config)
+    return config_of(recipe.model, recipe.pretrain, recipe.tokenizer.vocab_size or 4096)
 
 
 def _write_run_file(recipe: Recipe, directory: Path, command: Sequence[str]) -> None:

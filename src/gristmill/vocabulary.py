@@ -44,6 +44,11 @@ class Vocabulary:
         table: Bool[np.ndarray, " V"] = self.lengths > 0
         return table
 
+    @functools.cached_property
+    def has_spaces(self) -> bool:
+        """Whether tokens hold the spaces of the text; those of WordPiece do not, so that the text is not told whole."""
+        return any(b" " in piece for piece in self.pieces)
+
     def id(self, name: str) -> int:
         """Returns the id of a special token.
 

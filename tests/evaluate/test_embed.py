@@ -9,6 +9,7 @@ from gristmill.batch import Visibility
 from gristmill.errors import InputError
 from gristmill.evaluate.embed import embed, normalised, visibility_for
 from gristmill.model.visibility import segment_spans
+from gristmill.objectives.base import TokenObjective
 from gristmill.objectives.causal import Causal
 from gristmill.objectives.hybrid import Hybrid
 from gristmill.objectives.masked import Masked
@@ -97,6 +98,17 @@ def test_how_a_model_reads_follows_from_its_objective():
         ("Masked", "encoder"): Visibility.FULL,
         ("NoneType", "encoder"): Visibility.FULL,
     }
+
+
+def test_an_objective_of_the_users_own_says_how_its_model_reads():
+    class Own(TokenObjective):
+        kinds = frozenset({"decoder"})
+        reads_whole = True
+
+        def prepare(self, rows, rng, progress=0.0):
+            raise NotImplementedError
+
+    assert visibility_for(Own(), MODELS["qwen3"].config) is Visibility.FULL
 
 
 BARE = Vocabulary(pieces=PIECES, special={"bos": 0, "eos": 1})

@@ -1,5 +1,6 @@
 """Sentence scores of every kind of model, each against the plainest way to compute it."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -22,7 +23,8 @@ from gristmill.evaluate.scoring import (
     Pseudo,
     Rewritten,
     alone,
-    frame,
+    asking_for,
+    can_fill,
     objective_of,
     rest_of_word,
     scoring_for,
@@ -33,7 +35,9 @@ from gristmill.evaluate.scoring import (
 from gristmill.model.base import Model
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.visibility import cross_spans, segment_spans
-from gristmill.objectives.base import hidden_states
+from gristmill.objectives.base import TokenObjective, hidden_states
+from gristmill.objectives.causal import Causal
+from gristmill.objectives.hybrid import Hybrid
 from gristmill.objectives.permuted import predict_given
 from gristmill.vocabulary import Vocabulary
 
@@ -314,16 +318,69 @@ def test_without_an_objective_the_kind_decides():
     assert objective_of({"model": {}}) is None
 
 
-def test_the_frame_is_that_of_the_documents_in_training():
-    assert frame(VOCABULARY, "encoder").before == (CLS,)
-    assert frame(VOCABULARY, "encoder").after == (SEP,)
-    assert frame(VOCABULARY, "decoder").before == (BOS,)
-    assert frame(VOCABULARY, "decoder").after == ()
-    assert frame(VOCABULARY, "encoder-decoder").after == (EOS,)
-    bare = Vocabulary(pieces=PIECES, special={})
-    assert frame(bare, "encoder").before == ()
-    with pytest.raises(InputError, match="no token that begins a text"):
-        frame(bare, "decoder")
+def test_an_objective_of_the_users_own_says_how_its_model_is_asked():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Own(TokenObjective):
+        kinds = frozenset({"decoder", "encoder-decoder"})
+        family = "qwen3"
+        hidden = "one before"
+
+        def prepare(self, rows, rng, progress=0.0):
+            raise NotImplementedError
+
+    assert list(scorings_for(Own(), model_of("causal").config)) == [
+        "left_to_right",
+        "pseudo_within_words",
+        "pseudo",
+    ]
+    assert asking_for(Own(), model_of("causal").config) == OneBefore()
+
+
+def test_where_tokens_hold_no_spaces_words_are_not_a_way():
+    """As of an imported BERT: its WordPiece takes the spaces away."""
+    pieces = Vocabulary(pieces=[b"the", b"cat", b"s", b""], special={"mask": 3})
+    config = model_of("masked").config
+    assert scorings_for(None, config, pieces) == {"pseudo": Pseudo(InPlace(), alone)}
+    assert scoring_for(None, config, pieces) == Pseudo(InPlace(), alone)
+    assert next(iter(scorings_for(None, config, VOCABULARY))) == "pseudo_within_words"
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "possible"),
+    [
+        ("masked", None, True),
+        ("spans", None, True),
+        ("hybrid", Hybrid(), True),
+        ("causal", Causal(), False),
+        ("causal", None, False),
+        ("denoise", None, False),
+    ],
+)
+def test_which_models_tell_what_is_hidden(name, objective, possible):
+    assert can_fill(objective, model_of(name).config) is possible
+
+
+def test_a_trunk_without_a_head_tells_nothing():
+    trunk = random_model("bert", head="linear", output_bias=False).config
+    assert not can_fill(None, trunk)
+    with pytest.raises(InputError, match="no head that predicts tokens"):
+        scorings_for(None, trunk)
+
+
+@torch.no_grad()
+def test_a_tokenizer_without_bos_begins_what_is_written_with_pad_as_t5_does():
+    pad = VOCABULARY.special["eos"]
+    vocabulary = Vocabulary(
+        pieces=VOCABULARY.pieces, special={"pad": pad, "eos": SEP}, sentinels=VOCABULARY.sentinels
+    )
+    model, expected = model_of("spans"), 0.0
+    for i, token in enumerate(TEXTS[3]):
+        source = [*TEXTS[3][:i], FIRST_SENTINEL, *TEXTS[3][i + 1 :], SEP]
+        memory = model.remember(model.encode(torch.tensor([source])))
+        written = model(torch.tensor([[pad, FIRST_SENTINEL]]), memory=memory)
+        expected += float(log_softmax(model, written)[0, 1, token])
+    how = Pseudo(BySentinel(), alone)
+    assert sentence_scores(model, vocabulary, [TEXTS[3]], how=how)[0] == pytest.approx(expected, rel=1e-5)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

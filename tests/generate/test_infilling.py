@@ -8,15 +8,17 @@ import torch
 
 from gristmill.batch import Batch
 from gristmill.errors import InputError
-from gristmill.generate.infilling import Mask, Sentinels, framed, infill, way_for
+from gristmill.generate.infilling import Mask, Sentinels, infill, way_for
 from gristmill.generate.sampling import SamplingSettings
 from gristmill.generate.sequences import BeamSettings, Written
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.transformer import Transformer
+from gristmill.objectives.base import TokenObjective
 from gristmill.objectives.causal import Causal
 from gristmill.objectives.denoise import Denoise
 from gristmill.objectives.spans import Spans
 from gristmill.rows import Rows
+from gristmill.tokenizer.framing import frame
 from gristmill.vocabulary import Vocabulary
 
 TEXTS = ["one cat sat on the mat", "two dogs ran to the old house", "three birds flew over a wide blue sea"]
@@ -87,7 +89,8 @@ def test_gaps_are_shown_and_answers_read_as_in_training(objective, way):
     assert (batch.tokens[:, 0] == TOKENIZER.special["bos"]).all()
     for index, (source, target, text) in enumerate(gapped(batch)):
         pieces = [piece.rstrip(" ") for piece in text.split("___")]
-        assert framed(TOKENIZER, way.source([TOKENIZER.encode(piece) for piece in pieces])) == source
+        edges = frame(TOKENIZER.special, "encoder-decoder")
+        assert edges.around(way.source([TOKENIZER.encode(piece) for piece in pieces])) == source
         filling = way.filling(TOKENIZER, pieces, Written(tokens=tuple(target), finish="end"))
         original = TEXTS[index % 3]
         assert filling.text == original
@@ -150,6 +153,20 @@ def test_the_objective_says_how_gaps_are_shown_and_without_one_the_tokenizer():
         way_for(Causal(), TOKENIZER)
     assert Sentinels((4, 5), 2).source([[8], [9, 10], []]) == [8, 4, 9, 10, 5]
     assert Mask(mask=3, end=2).source([[8], [9, 10], []]) == [8, 3, 9, 10, 3]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "way"), [("by sentinel", Sentinels((4, 5, 6), 2)), ("rewritten", BY_MASK)]
+)
+def test_an_objective_of_the_users_own_says_how_gaps_are_shown(hidden, way):
+    class Own(TokenObjective):
+        kinds = frozenset({"encoder-decoder"})
+
+        def prepare(self, rows, rng, progress=0.0):
+            raise NotImplementedError
+
+    Own.hidden = hidden
+    assert way_for(Own(), TOKENIZER) == way
 
 
 def test_an_answer_that_changes_the_text_around_the_gaps_has_no_gaps():

@@ -302,3 +302,9 @@ def test_what_can_not_be_read_is_refused():
         generate_sequences(MODELS["t5"], [[5]], SamplingSettings(stop=("x",)), start=BOS, end=EOS)
     with pytest.raises(InputError, match="beams is 0"):
         BeamSettings(beams=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_written_about_no_source(kind):
+    with pytest.raises(ValueError, match="writes about a source"):
+        MODELS[kind](torch.tensor([[BOS, 5, 7]]))

@@ -52,7 +52,7 @@ MODELS = {
     "electra": (BERT, {"generator_layers": 1}),
     "bert, bare": (BERT, {"head": "linear", "output_bias": False}),
     "modernbert": (MODERN, {}),
-    "modernbert, all layers global": (dataclasses.replace(MODERN, global_every=1), {}),
+    "modernbert, all layers global": (dataclasses.replace(MODERN, window=None, global_every=1), {}),
     "modernbert, one layer": (dataclasses.replace(MODERN, depth=1), {}),
     "modernbert, every second": (dataclasses.replace(MODERN, global_every=2, width=40, heads=2), {}),
     "modernbert, published window": (dataclasses.replace(MODERN, window=None), {}),

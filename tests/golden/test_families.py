@@ -10,7 +10,7 @@ from gristmill.batch import Visibility
 from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.exchange import TOLERANCE, from_transformers, to_transformers
 from gristmill.model.transformer import Transformer
-from gristmill.model.visibility import attention_mask, segment_positions, segment_spans
+from gristmill.model.visibility import segment_positions, segment_spans
 
 transformers = pytest.importorskip("transformers")
 VOCAB, LENGTH = 61, 24
@@ -105,9 +105,8 @@ def test_packed_documents_get_the_logits_that_the_stock_class_gives_each_alone(m
     tokens = torch.randint(VOCAB, (1, LENGTH), generator=torch.Generator().manual_seed(1))
     lengths = (5, 12, 4)  # and three of padding
     segments = torch.tensor([[1] * 5 + [2] * 12 + [3] * 4 + [0] * 3])
-    masked = model(
-        tokens, mask=attention_mask(segments, Visibility.CAUSAL), positions=segment_positions(segments)
-    )
+    visible = (segments[:, None, :] == segments[:, :, None]).tril()
+    masked = model(tokens, mask=visible[:, None], positions=segment_positions(segments))
     started = model(
         tokens, spans=segment_spans(segments, Visibility.CAUSAL), positions=segment_positions(segments)
     )

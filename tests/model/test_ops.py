@@ -252,6 +252,89 @@ def test_attention_matches_its_formula(way, dtype, most_scores, biased, T, kv_he
     )
 
 
+@pytest.mark.parametrize(("way", "dtype", "most_scores"), [w for w in WAYS if "tiles" not in str(w)])
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("kind", [None, "documents", "source"])
+def test_attention_with_a_mask_matches_its_formula(way, dtype, most_scores, biased, kind, monkeypatch):
+    if way == "plain":
+        monkeypatch.setattr(ops, "kernels", lambda: None)
+    monkeypatch.setattr(ops, "MOST_SCORES", most_scores)
+    B, H, T, K = 2, 4, 150, 16
+    S = T + 77 if kind == "source" else T
+    mask = torch.rand(B, 1, T, S, generator=torch.Generator().manual_seed(7)) < 0.3
+    mask[0, :, 3] = False  # one sees nothing
+    mask[1, :, :, S // 2 :] = False
+    spans = None if kind is None else spans_of(kind, B, T, S)
+    visible = mask[:, 0] if spans is None else mask[:, 0] & seen(spans, S)
+    inputs = [random(B, H, T, K), *(random(B, 2, S, K, seed=i) for i in (1, 2)), random(H, T + S - 1, seed=3)]
+    assert_same(
+        lambda q, k, v, bias=None: ops.attend(q, k, v, mask=mask, spans=spans, bias=bias, scale=0.3),
+        lambda q, k, v, bias=None: attention(q, k, v, visible, bias, 0.3),
+        *inputs[: 4 if biased else 3],
+        dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_what_a_mask_hides_has_no_influence_at_all(native, monkeypatch):
+    if not native:
+        monkeypatch.setattr(ops, "kernels", lambda: None)
+    q, k, v = (random(1, 2, 40, 8, seed=i).requires_grad_() for i in range(3))
+    mask = torch.ones(1, 1, 40, 40, dtype=torch.bool)
+    mask[..., 7] = False
+    before = ops.attend(q, k, v, mask=mask).detach()
+    with torch.no_grad():
+        k[:, :, 7] = 100.0
+        v[:, :, 7] = -1e30
+    out = ops.attend(q, k, v, mask=mask)
+    assert torch.equal(out, before)
+    out.square().sum().backward()
+    assert not any(bool(x.grad[:, :, 7].any()) for x in (k, v))
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("how", ["spans", "mask"])
+def test_layers_that_share_what_they_see_compute_what_each_computes_alone(native, how, monkeypatch):
+    if not native:
+        monkeypatch.setattr(ops, "kernels", lambda: None)
+    T = 64
+    spans = spans_of("documents", 2, T, T)
+    visible = {"spans": spans} if how == "spans" else {"mask": seen(spans, T)[:, None]}
+    inputs = [random(2, 2, T, 8, seed=i).requires_grad_() for i in range(3)]
+    bias = random(2, 2 * T - 1, seed=3).requires_grad_()
+
+    def twice(shared: ops.Shared | None) -> list[Tensor]:
+        q, k, v = inputs
+        y = ops.attend(q, k, v, bias=bias, shared=shared, **visible)
+        y = y + ops.attend(2 * k, q, v, bias=bias, shared=shared, **visible)
+        return [y, *torch.autograd.grad(y.square().sum(), (*inputs, bias))]
+
+    for alone, together in zip(twice(None), twice(ops.Shared()), strict=True):
+        torch.testing.assert_close(together, alone)
+
+
+def test_without_kernels_all_layers_keep_one_mask(monkeypatch):
+    monkeypatch.setattr(ops, "kernels", lambda: None)
+    T, layers = 64, 3
+    q, k, v = (random(2, 2, T, 8, seed=i).requires_grad_() for i in range(3))
+    spans = spans_of("documents", 2, T, T)
+
+    def matrices_kept(*shared: ops.Shared) -> int:
+        kept = []
+
+        def keep(x: Tensor) -> Tensor:
+            kept.append(x)
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            ys = [ops.attend(q, k, v, spans=spans, shared=each) for each in shared]
+        assert len(ys) == layers
+        return len({x.untyped_storage().data_ptr() for x in kept if x.numel() >= 2 * T * T})
+
+    assert matrices_kept(*[ops.Shared()] * layers) == 1
+    assert matrices_kept(*(ops.Shared() for _ in range(layers))) == layers
+
+
 @pytest.mark.parametrize("most_scores", [ops.MOST_SCORES, 1000])
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,7 +21,7 @@ from gristmill.model.count import parameter_counts
 from gristmill.model.exchange import from_transformers, to_transformers
 from gristmill.model.recurrence import find_runs
 from gristmill.model.recurrent import GRU, LSTM, Recurrent
-from gristmill.model.visibility import attention_mask, segment_spans
+from gristmill.model.visibility import segment_spans
 from gristmill.objectives.masked import Masked
 
 VOCAB, LENGTH = 40, 14
@@ -312,7 +312,7 @@ def test_looking_ahead_is_refused(visibility):
 
 
 def test_masks_are_refused():
-    mask = attention_mask(torch.tensor([[1, 1, 2, 2]]), Visibility.CAUSAL)
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
     with pytest.raises(InputError, match='"gru" has no attention'):
         MODELS["gru"](torch.arange(4)[None], mask=mask)
 

@@ -6,7 +6,7 @@ tests of an objective name, for each of the checks, what of it does not apply an
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ class Case:
     """Beginnings of the names of parameters that get no gradient."""
     row_tokens: int = ROW_TOKENS
     """Longer rows for an objective that needs several sentences in one."""
+    draws: bool = False
+    """The loss draws numbers, others for each batch: a generator says something."""
     falls_to: float = 0.8
     """What the loss comes down to in 60 steps, as a share of its start."""
 
@@ -304,6 +306,37 @@ def check_the_loss_is_the_weighted_mean_of_the_scores(case: Case) -> None:
     )
 
 
+def check_the_rows_of_a_batch_add_up_to_it(case: Case) -> None:
+    """What fits into memory at a time changes neither the loss nor its gradient."""
+    batch = case.prepare(rows_of(case), "split")
+    apart = batch.split(1)
+    assert torch.equal(torch.cat([one.tokens for one in apart]), batch.tokens)
+    assert same(batch.split(len(batch.tokens))[0], batch)
+    if case.draws:
+        return
+
+    def summed(
+        batches: Iterable[Batch],
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
+        model = random_model(case.config)
+        losses = [case.objective.loss(model, one) for one in batches]
+        total = torch.stack([loss.total_nats for loss in losses]).sum()
+        total.backward()
+        parts = {
+            name: tuple(sum(loss.parts[name][i] for loss in losses if name in loss.parts) for i in (0, 1))
+            for name in losses[0].parts
+        }
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return total.detach(), gradients, parts
+
+    (whole, gradients, parts), (total, added, added_parts) = summed([batch]), summed(apart)
+    torch.testing.assert_close(total, whole, rtol=1e-5, atol=1e-5)
+    for name, of_part in added_parts.items():
+        torch.testing.assert_close(of_part, parts[name], rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(added[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
 @torch.no_grad()
 def check_padding_does_not_change_the_loss(case: Case) -> None:
     model = random_model(case.config)
@@ -365,6 +398,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_no_target_is_visible_where_it_is_predicted,
     check_segments_never_see_each_other,
     check_the_loss_is_the_weighted_mean_of_the_scores,
+    check_the_rows_of_a_batch_add_up_to_it,
     check_padding_does_not_change_the_loss,
     check_gradients_reach_every_parameter,
     check_the_loss_falls,

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from gristmill.config import from_dict
 from gristmill.errors import InputError
 from gristmill.objectives import detect
 from gristmill.objectives.base import hidden_states
-from gristmill.objectives.choosing import Masking
-from gristmill.objectives.detect import Detect
+from gristmill.objectives.detect import Detect, ForGenerator
 from gristmill.rng import stream
 from tests.objectives.suite import SPECIAL, check_objective, example_rows, random_model, tiny_config
 
@@ -17,7 +17,7 @@ CONFIG = Detect().refine(tiny_config("encoder"))
 
 
 def test_detect_is_an_objective():
-    check_objective(Detect(), part="detector", falls_to=0.7)
+    check_objective(Detect(), part="detector", draws=True, falls_to=0.7)
 
 
 def test_what_the_generator_reads_is_masked_and_what_it_should_say_is_the_text():
@@ -45,7 +45,30 @@ def test_the_loss_is_the_generators_and_fifty_times_the_detectors():
     loss = Detect().loss(model, batch, dropout_seed=3)
     generator, detector = (nats / weight for nats, weight in loss.parts.values())
     torch.testing.assert_close(loss.mean_nats, generator + 50 * detector)
-    assert loss.parts["detector"][1] == (batch.segments != 0).sum()
+    # the detector's mean is that over all tokens
+    batches = dataclasses.replace(batch, detection_weights=(batch.segments != 0).float())
+    nats, count = Detect().loss(model, batches, dropout_seed=3).parts["detector"]
+    assert count == (batch.segments != 0).sum()
+    torch.testing.assert_close(nats / count, detector)
+
+
+def test_rows_count_alike_whether_they_are_in_memory_together_or_not(monkeypatch):
+    """What the generator says is drawn; here it is its first guess, so that it is the same in both."""
+
+    def first_guess(model, states, seed):
+        return torch.nn.functional.linear(states, model.output_weight, model.output_bias).argmax(-1)
+
+    monkeypatch.setattr(detect, "_said", first_guess)
+    batch = Detect().prepare(example_rows("encoder", 0), stream(0, "split"))
+    results = []
+    for batches in ([batch], batch.split(1)):
+        model = random_model(CONFIG)
+        total = torch.stack([Detect().loss(model, one).total_nats for one in batches]).sum()
+        total.backward()
+        results.append((total.detach(), [parameter.grad for parameter in model.parameters()]))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-5, atol=1e-5)
+    for apart, together in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(apart, together, rtol=1e-3, atol=1e-4 * float(together.abs().max()))
 
 
 def test_detection_teaches_the_generator_nothing():
@@ -95,7 +118,12 @@ def test_a_family_without_a_place_for_the_detector_is_refused():
 def test_rates_are_those_of_its_masking():
     rows = example_rows("encoder", 0)
     few, many = (
-        Detect(masking=Masking(rate=rate, mask_share=1.0, random_share=0.0)).prepare(rows, stream(0, "rate"))
-        for rate in (0.1, 0.4)
+        Detect(masking=ForGenerator(rate=rate)).prepare(rows, stream(0, "rate")) for rate in (0.1, 0.4)
     )
     assert many.weights.sum() > 3 * few.weights.sum()
+
+
+def test_what_a_recipe_says_of_its_masking_leaves_the_rest_as_in_the_paper():
+    assert from_dict(Detect, {"masking": {"unit": "word"}}).masking == ForGenerator(
+        rate=0.15, mask_share=1.0, random_share=0.0, unit="word"
+    )

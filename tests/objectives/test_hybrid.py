@@ -94,6 +94,18 @@ def test_the_parts_are_the_two_halves_of_the_loss():
     torch.testing.assert_close(sum(nats for nats, _ in loss.parts.values()), loss.total_nats)
 
 
+@torch.no_grad()
+def test_rows_of_both_kinds_count_alike_in_the_scores_and_each_kind_is_told():
+    rows, model = example_rows("decoder", 1), random_model(tiny_config("decoder"))
+    batch = HALF.prepare(rows, stream(0, "scores"))
+    loss, scores = HALF.loss(model, batch), HALF.scores(model, batch)
+    torch.testing.assert_close((scores.nats * scores.weights).sum() / scores.weights.sum(), loss.mean_nats)
+    for name, positions in scores.parts.items():
+        nats, weight = loss.parts[name]
+        torch.testing.assert_close(scores.nats[positions].mean(), nats / weight)
+    assert set(scores.parts) == {"causal", "masked"}
+
+
 def test_a_share_beyond_one_is_refused():
     with pytest.raises(InputError, match="causal_share"):
         Hybrid(causal_share=1.5)

@@ -11,15 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.config import from_dict, to_dict
+from gristmill.corpus import CorpusConfig
 from gristmill.errors import InputError
 from gristmill.objectives import words
 from gristmill.objectives.choosing import Masking
 from gristmill.objectives.masked import Masked
 from gristmill.objectives.words import Names, Text, has_chinese, words_go_on
+from gristmill.pipeline import Recipe, settle
 from gristmill.rng import stream
 from gristmill.rows import Rows
 from gristmill.tokenizer.tokenizer import Tokenizer
 from gristmill.tokenizer.training import TokenizerConfig, train
+from gristmill.train.settings import PretrainSettings
 from gristmill.vocabulary import Vocabulary
 from tests.objectives.suite import (
     SPECIAL,
@@ -225,6 +229,25 @@ def test_names_may_come_from_a_file(tmp_path):
         Masked(entities=tmp_path / "other.txt")
 
 
+def test_a_settled_recipe_has_the_names_themselves_and_needs_their_file_no_more(tmp_path):
+    (tmp_path / "names.txt").write_text("Moses\n\n李白\n", encoding="utf-8")
+    table = {"entities": str(tmp_path / "names.txt")}
+    objectives = [
+        from_dict(PretrainSettings, {"objective": {"name": name, **settings}}).objective
+        for name, settings in (("masked", table), *((n, {"masking": table}) for n in ("detect", "hybrid")))
+    ]
+    recipes = [
+        Recipe(name="any", corpus=CorpusConfig(sources=("any.txt",)), pretrain=PretrainSettings(objective=o))
+        for o in objectives
+    ]
+    settled = [settle(recipe).pretrain.objective for recipe in recipes]
+    (tmp_path / "names.txt").unlink()
+    for objective in settled:
+        written = to_dict(objective)
+        assert written.get("masking", written)["entities"] == ["Moses", "李白"]
+        assert from_dict(PretrainSettings, {"objective": written}).objective == objective
+
+
 def test_a_name_does_not_end_inside_a_word_and_the_longest_counts():
     held, _ = Names(("Ann", "Ann Lee")).in_text("Annual, Ann Lees, Ann Lee, Joann")
     assert "".join("x" if inside else "." for inside in held) == "........xxx.......xxxxxxx......."
@@ -266,6 +289,8 @@ def test_chinese_words_without_jieba_are_refused_before_work_starts(monkeypatch)
     words.jieba_words.cache_clear()
     chinese = dataclasses.replace(VOCABULARY, pieces=[*VOCABULARY.pieces, "床".encode()])
     assert has_chinese(chinese.pieces)
+    assert has_chinese([b"a", "。床".encode()[:-1]])  # a character may be spread over tokens
+    assert not has_chinese([*VOCABULARY.pieces, "naïve Ω žluťoučký かな 한글 。".encode()])
     with pytest.raises(InputError, match="not installed") as caught:
         Masked(unit="word").check_vocabulary(chinese)
     assert caught.value.hint is not None
@@ -273,6 +298,13 @@ def test_chinese_words_without_jieba_are_refused_before_work_starts(monkeypatch)
     Masked(unit="word").check_vocabulary(VOCABULARY)
     Masked(unit="word", chinese="characters").check_vocabulary(chinese)
     Masked().check_vocabulary(chinese)
+
+
+def test_a_stray_chinese_character_is_a_word_without_jieba(monkeypatch):
+    """A tokenizer without a token for it passes the check, and training does not stop at the first one."""
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    Masked(unit="word").check_vocabulary(VOCABULARY)
+    assert cut("the 月光 of", "jieba") == ["the", " ", "月", "光", " ", "of"]
 
 
 def test_words_of_a_tokenizer_without_spaces_are_refused():

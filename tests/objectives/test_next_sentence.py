@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from gristmill.errors import InputError
+from gristmill.objectives.base import hidden_states
 from gristmill.objectives.choosing import Masking
 from gristmill.objectives.next_sentence import NextSentence
+from gristmill.objectives.sentences import sentence_ends
 from gristmill.rng import stream
 from gristmill.rows import Rows
 from tests.objectives.suite import (
     SPECIAL,
     TEXTS,
+    VOCABULARY,
     check_objective,
     example_rows,
     frame,
@@ -91,6 +94,61 @@ def test_the_second_text_follows_the_first_or_is_another_documents(rows):
     assert np.mean(labels) == pytest.approx(0.5, abs=0.1)
 
 
+def test_every_second_text_begins_a_sentence(rows):
+    """One that did not would tell that it is another document's."""
+    pieces = [  # a line end stands for [CLS]: a document begins with a sentence
+        (b"\n" if CLS in rows.tokens[row][rows.segments[row] == segment] else b"")
+        + stored(rows, (row, segment))
+        for row in range(len(rows.tokens))
+        for segment in range(1, int(rows.segments[row].max()) + 1)
+    ]
+    labels = []
+    for draw in range(10):
+        for _, other, label, _ in pairs_of(rows, "next", draw):
+            before = [piece[:at] for piece in pieces for at in _places(other, piece)]
+            assert any(head.endswith((b"\n", b".", b"!", b"?")) for head in before)
+            labels.append(label)
+    assert 80 < sum(labels) < len(labels) - 80
+
+
+def _places(text: bytes, piece: bytes) -> list[int]:
+    return [at for at in range(len(piece)) if piece.startswith(text, at)]
+
+
+def test_how_the_second_text_ends_does_not_tell_whose_it_is():
+    """Whole documents: the true second text lacks but its last token, and so do the others."""
+    text = (
+        "It is one. This is the second sentence! And is that all? No; there is a last one, which is longer."
+    )
+    rows = pack([frame(f"{number}. {text}", "encoder") for number in range(12)], row_tokens=128)
+    ends = [(label, other[-4:]) for draw in range(10) for _, other, label, _ in pairs_of(rows, "next", draw)]
+    of_others = {end for label, end in ends if label == 1}
+    assert {end for label, end in ends if label == 0} == {b"nger"}
+    assert b"nger" in of_others
+    assert of_others <= {b"nger", b" all", b"ence"}
+
+
+def test_a_piece_that_shares_its_memory_with_no_other_makes_pairs():
+    """The rows of a step are prepared together: pairs come from all of them."""
+    text = (TEXTS / "king-james.txt").read_text(encoding="utf-8")
+    rows = pack([frame(text[i : i + 300], "encoder") for i in range(3000, 11_000, 1000)], row_tokens=302)
+    alone = [one.pairs for one in NextSentence().prepare(rows, stream(0, "alone")).split(1)]
+    assert sum(len(pairs.labels) for pairs in alone if pairs is not None) >= 6
+    assert all(bool((pairs.rows == 0).all()) for pairs in alone if pairs is not None)
+
+
+def test_a_sentence_ends_at_the_end_of_its_document():
+    tokens = np.array(
+        [*frame("One. Two", "encoder"), *frame("Three?", "encoder"), *frame("Four.", "encoder")]
+    )
+    ends = np.flatnonzero(sentence_ends(tokens, VOCABULARY))
+    assert [bytes(tokens[: end + 1][tokens[: end + 1] < 256].tolist()) for end in ends] == [
+        b"One.",
+        b"One. TwoThree?",
+        b"One. TwoThree?Four.",
+    ]
+
+
 def test_texts_are_cut_where_a_sentence_ends(rows):
     for one, _, _, _ in pairs_of(rows, "next", 0):
         assert one.rstrip(b"\n")[-1:] in b".!?" or one.endswith(b"\n")
@@ -161,8 +219,11 @@ def test_the_loss_is_the_mean_of_the_masked_tokens_plus_that_of_the_pairs(rows):
     loss = objective.loss(model, batch)
     masked, pair = (nats / weight for nats, weight in loss.parts.values())
     torch.testing.assert_close(loss.mean_nats, masked + pair)
+    # the pairs' mean is that over all of them
     assert batch.pairs is not None
-    assert loss.parts["pair"][1] == len(batch.pairs.labels)
+    assert len(batch.pairs.labels) > 10
+    scores = model.pair_logits(hidden_states(model, batch)[batch.pairs.rows, batch.pairs.columns])
+    torch.testing.assert_close(pair, torch.nn.functional.cross_entropy(scores, batch.pairs.labels))
 
 
 def test_a_family_without_a_place_for_pairs_is_refused():

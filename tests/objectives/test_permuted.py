@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from gristmill.batch import Batch, Visibility
 from gristmill.errors import InputError
 from gristmill.model.transformer import Attention, Block, Transformer
-from gristmill.model.visibility import ranked_mask, windowed_mask
+from gristmill.model.visibility import ranked_spans, segment_positions, window_mask
 from gristmill.objectives.base import hidden_states
-from gristmill.objectives.permuted import Permuted, predict_given
+from gristmill.objectives.permuted import NEVER, Permuted, predict_given
 from gristmill.rng import stream
 from gristmill.rows import Rows
 from tests.objectives.suite import (
@@ -44,12 +44,28 @@ def one_piece(text: list[int], copies: int = 1, framed: bool = True) -> Rows:
 
 
 def content(batch: Batch, rows: Rows) -> Batch:
-    """The part of a batch that is not queries."""
-    width = rows.tokens.shape[1]
-    fields = {f: getattr(batch, f)[:, :width] for f in ("tokens", "segments", "positions", "ranks", "reach")}
-    return dataclasses.replace(
-        batch, targets=batch.targets[:, :width], weights=batch.weights[:, :width], **fields
-    )
+    """The part of a batch that is not queries, as it stands in the text."""
+    segments = torch.tensor(rows.segments)
+    index = torch.arange(segments.shape[1]).expand_as(segments)
+    places = index - segment_positions(segments) + batch.positions[:, : segments.shape[1]]
+    order = torch.where(segments == 0, index, places).argsort(1)
+    names = ("tokens", "targets", "weights", "segments", "positions", "ranks", "reach")
+    return dataclasses.replace(batch, **{name: getattr(batch, name).gather(1, order) for name in names})
+
+
+def ranked_mask(batch: Batch) -> torch.Tensor:
+    """Who sees whom, said in the plainest way; padding sees itself."""
+    segments, T = batch.segments, batch.tokens.shape[1]
+    visible = (segments[:, :, None] == segments[:, None, :]) & (segments != 0)[:, :, None]
+    visible &= batch.ranks[:, None, :] <= batch.reach[:, :, None]
+    return visible | ((segments == 0)[:, :, None] & torch.eye(T, dtype=torch.bool))
+
+
+def as_mask(batch: Batch) -> torch.Tensor:
+    """Who sees whom, as the spans say."""
+    first, last = ranked_spans(batch.segments, batch.ranks, batch.reach)
+    index = torch.arange(batch.tokens.shape[1])
+    return (index >= first[..., None]) & (index < last[..., None])
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -136,12 +152,15 @@ def test_queries_in_the_row_are_the_query_stream_of_the_paper(family, predicted)
     compared = 0
     for row, segments in enumerate(rows.segments):
         for segment in range(1, segments.max() + 1):
-            text = torch.from_numpy(segments == segment)
-            mine = F.pad(text, (0, batch.tokens.shape[1] - len(text)))
-            h, g = two_streams(model, batch.tokens[row, mine], batch.ranks[row, mine])
+            mine = F.pad(torch.tensor(segments == segment), (0, batch.tokens.shape[1] - len(segments)))
+            text = content(batch, rows)
+            h, g = two_streams(
+                model, text.tokens[row, segments == segment], text.ranks[row, segments == segment]
+            )
             queries = (batch.segments[row] == segment) & (batch.weights[row] > 0)
             predicted_here = batch.positions[row, queries]
-            torch.testing.assert_close(states[row, mine], h, rtol=1e-5, atol=1e-5)
+            h_here = h[batch.positions[row, mine]]
+            torch.testing.assert_close(states[row, mine], h_here, rtol=1e-5, atol=1e-5)
             torch.testing.assert_close(states[row, queries], g[predicted_here], rtol=1e-5, atol=1e-5)
             compared += len(predicted_here)
     assert compared == int(batch.weights.sum()) > 20
@@ -159,7 +178,8 @@ def test_a_token_is_seen_by_predictions_that_come_after_it_in_the_order_and_by_n
 ):
     model, rows = random_model(MODELS[family]), example_rows("encoder", 0)
     batch = Permuted(predicted=0.5).prepare(rows, stream(seed, "orders"))
-    row, column = np.argwhere(content(batch, rows).ranks.numpy() > 0)[pick % int(batch.weights.sum())]
+    predicted = (batch.ranks > 0) & (batch.ranks < NEVER)
+    row, column = predicted.nonzero()[pick % int(batch.weights.sum())].tolist()
     tokens = batch.tokens.clone()
     tokens[row, column] = (token + 1) % 256 if int(tokens[row, column]) == token else token
     before, after = (
@@ -178,11 +198,41 @@ def test_a_token_is_seen_by_predictions_that_come_after_it_in_the_order_and_by_n
         assert (moved[predictions & ~unseen] > 0).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), predicted=st.floats(0.0, 1.0))
+def test_what_each_position_sees_is_an_interval(seed, predicted):
+    rows = example_rows("encoder", seed % 3)
+    batch = Permuted(predicted=predicted).prepare(rows, stream(seed, "orders"))
+    assert torch.equal(as_mask(batch), ranked_mask(batch))
+    empty = dataclasses.replace(
+        rows, tokens=rows.tokens[:, ::-1].copy(), segments=rows.segments[:, ::-1].copy()
+    )
+    batch = Permuted(predicted=predicted).prepare(empty, stream(seed, "orders"))  # padding first
+    assert torch.equal(as_mask(batch), ranked_mask(batch))
+
+
+def test_text_and_positions_are_those_of_the_rows():
+    rows = example_rows("encoder", 0)
+    batch = content(Permuted(predicted=0.5).prepare(rows, stream(0, "orders")), rows)
+    segments = torch.tensor(rows.segments).long()
+    assert torch.equal(batch.positions, segment_positions(segments))
+    assert torch.equal(batch.segments, segments)
+    assert (batch.tokens.numpy() == rows.tokens)[rows.segments != 0].mean() > 0.9, (
+        "all but what frames the pieces"
+    )
+
+
+def test_positions_that_do_not_stand_by_rank_are_refused():
+    segments = torch.ones(1, 3, dtype=torch.long)
+    ranks = torch.tensor([[1, 0, 2]])
+    with pytest.raises(ValueError, match="stand by rank"):
+        ranked_spans(segments, ranks, ranks)
+
+
 def test_what_is_near_is_near_the_text_and_not_the_row_s_end():
     rows = example_rows("encoder", 0)
     batch = Permuted(predicted=0.5).prepare(rows, stream(0, "orders"))
-    seen = ranked_mask(batch.segments, batch.ranks, batch.reach)
-    near = windowed_mask(seen, batch.positions, 3)[:, 0]
+    near = as_mask(batch) & window_mask(batch.positions, 3)[:, 0]
     for row, query in batch.weights.nonzero().tolist():
         columns = near[row, query].nonzero()[:, 0]
         assert (columns < rows.tokens.shape[1]).all()
@@ -241,7 +291,7 @@ def test_something_is_always_seen():
     rows = one_piece([1, 2, 3, 4, 5], framed=False)
     batch = Permuted(predicted=1.0).prepare(rows, stream(0, "orders"))
     assert sorted(orders(batch, rows)[0].tolist()) == [0, 1, 2, 3, 4]
-    seen = ranked_mask(batch.segments, batch.ranks, batch.reach)[:, 0]
+    seen = as_mask(batch)
     assert (seen[batch.weights > 0].sum(1) > 0).all()
 
 
@@ -276,10 +326,12 @@ def test_wanted_tokens_are_predicted_from_all_others_and_from_none_of_the_wanted
     states = hidden_states(model, batch)[predictions]
     unknown = predict_given(tokens.masked_fill(wanted, 0), segments, wanted, MASK)
     torch.testing.assert_close(hidden_states(model, unknown)[predictions], states, rtol=0, atol=0)
-    seen = ranked_mask(batch.segments, batch.ranks, batch.reach)[:, 0]
+    seen, positions = as_mask(batch), segment_positions(segments)
     for row, query in predictions.nonzero().tolist():
         visible = (segments[row] == batch.segments[row, query]) & ~wanted[row]
-        assert torch.equal(seen[row, query], F.pad(visible, (0, batch.tokens.shape[1] - len(visible))))
+        assert torch.equal(
+            batch.positions[row, seen[row, query]].sort().values, positions[row, visible].sort().values
+        )
 
 
 @torch.no_grad()

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from gristmill.batch import Visibility
 from gristmill.model.config import ModelSettings, NgramSettings, resolve
 from gristmill.model.transformer import Transformer
-from gristmill.model.visibility import attention_mask, segment_positions, segment_spans
+from gristmill.model.visibility import (
+    is_text_order,
+    segment_positions,
+    segment_spans,
+    window_mask,
+    windowed_spans,
+)
 
 VOCAB, LENGTH = 40, 16
 
@@ -59,9 +65,17 @@ def outputs(
     kind: str, tokens: torch.Tensor, segments: torch.Tensor, visibility: Visibility, how: str = "mask"
 ) -> torch.Tensor:
     positions = segment_positions(segments)
-    if how == "starts":
-        return MODELS[kind](tokens, spans=segment_spans(segments, Visibility.CAUSAL), positions=positions)
-    return MODELS[kind](tokens, mask=attention_mask(segments, visibility), positions=positions)
+    if how == "spans":
+        return MODELS[kind](tokens, spans=segment_spans(segments, visibility), positions=positions)
+    return MODELS[kind](tokens, mask=as_mask(segments, visibility), positions=positions)
+
+
+def as_mask(segments: torch.Tensor, visibility: Visibility) -> torch.Tensor:
+    """What `sees` says, for all rows and positions; padding sees itself."""
+    visible = (segments[:, :, None] == segments[:, None, :]) & (segments != 0)[:, None, :]
+    if visibility is Visibility.CAUSAL:
+        visible = visible.tril()
+    return (visible | torch.eye(segments.shape[1], dtype=torch.bool))[:, None]
 
 
 def sees(kind: str, segments: torch.Tensor, visibility: Visibility, row: int, changed: int) -> torch.Tensor:
@@ -79,7 +93,7 @@ def sees(kind: str, segments: torch.Tensor, visibility: Visibility, row: int, ch
 
 @pytest.mark.parametrize(
     ("visibility", "how"),
-    [(Visibility.CAUSAL, "mask"), (Visibility.FULL, "mask"), (Visibility.CAUSAL, "starts")],
+    [(visibility, how) for visibility in (Visibility.CAUSAL, Visibility.FULL) for how in ("mask", "spans")],
 )
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12, deadline=None)
@@ -117,7 +131,7 @@ def test_a_position_does_see_what_it_may_see(kind):
 @given(data=rows(), padding=st.integers(1, 5))
 def test_padding_does_not_change_the_outputs(kind, data, padding):
     tokens, segments = data
-    for visibility in Visibility:
+    for visibility in (Visibility.CAUSAL, Visibility.FULL):
         plain = outputs(kind, tokens, segments, visibility)
         wide = torch.nn.functional.pad(tokens, (0, padding)), torch.nn.functional.pad(segments, (0, padding))
         padded = outputs(kind, *wide, visibility)[:, :LENGTH]
@@ -130,7 +144,47 @@ def test_padding_does_not_change_the_outputs(kind, data, padding):
 @given(data=rows())
 def test_the_order_of_rows_does_not_change_the_outputs(kind, data):
     tokens, segments = data
-    for visibility in Visibility:
+    for visibility in (Visibility.CAUSAL, Visibility.FULL):
         plain = outputs(kind, tokens, segments, visibility)
         turned = outputs(kind, tokens.flip(0), segments.flip(0), visibility).flip(0)
         torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-5)
+
+
+# --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def within(spans: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    index = torch.arange(spans[0].shape[1])
+    return (index >= spans[0][..., None]) & (index < spans[1][..., None])
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=rows())
+def test_spans_say_what_masks_say(data):
+    _, segments = data
+    for visibility in (Visibility.CAUSAL, Visibility.FULL):
+        assert torch.equal(within(segment_spans(segments, visibility)), as_mask(segments, visibility)[:, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=rows(), window=st.integers(0, 5), seed=st.integers(0, 99))
+def test_a_window_is_one_of_positions_and_an_interval_where_these_stand_in_order(data, window, seed):
+    _, segments = data
+    spans, positions = segment_spans(segments, Visibility.FULL), segment_positions(segments)
+    assert is_text_order(spans, positions)
+    near = within(spans) & window_mask(positions, window)[:, 0]
+    assert torch.equal(within(windowed_spans(spans, window)), near)
+    order = torch.randperm(LENGTH, generator=torch.Generator().manual_seed(seed))
+    moved = positions[:, order]
+    if is_text_order(spans, moved):  # what no other position sees may have any number
+        near = within(spans) & window_mask(moved, window)[:, 0]
+        assert torch.equal(within(windowed_spans(spans, window)), near)
+
+
+def test_positions_out_of_order_are_noticed_where_they_are_seen():
+    first, last = torch.tensor([[0, 0, 0, 3]]).int(), torch.tensor([[3, 3, 3, 4]]).int()
+    assert is_text_order((first, last), torch.tensor([[5, 6, 7, 0]]))
+    assert not is_text_order((first, last), torch.tensor([[0, 2, 1, 3]]))
+    assert not is_text_order((first[:, [0, 1, 2, 2]], last[:, [0, 1, 2, 2]]), torch.tensor([[0, 1, 2, 1]]))
+    nothing = torch.zeros_like(first)
+    assert is_text_order((nothing, nothing), torch.tensor([[3, 1, 2, 0]]))

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from gristmill import plugins
 from gristmill.errors import InputError, RunError
+from gristmill.model.build import make_model
 from gristmill.model.checkpoint import load_model
 from gristmill.model.config import ModelSettings, resolve
+from gristmill.objectives import detect
+from gristmill.objectives.base import Objective
+from gristmill.objectives.hybrid import Hybrid
+from gristmill.objectives.masked import Masked
 from gristmill.rows import Rows
 from gristmill.train.loader import Cursor, Loader
 from gristmill.train.settings import PretrainSettings, resolve_batch
-from gristmill.train.validate import score_documents
+from gristmill.train.validate import DocumentScores, score_documents
 from tests.train.tiny import byte_store, byte_vocabulary, paragraphs, tiny_model, tiny_trainer
 
 
@@ -80,20 +86,112 @@ def load_untrained():
     return model.eval()
 
 
-def test_micro_batches_do_not_change_the_gradient(tmp_path):
-    results = []
+def objective_named(name: str) -> Objective:
+    kind = plugins.load("objectives", name)
+    # few sentinels are in the tests' vocabulary
+    objective: Objective = kind(sentinels=5) if name == "spans" else kind()
+    return objective
+
+
+@pytest.mark.parametrize("name", plugins.names("objectives"))
+def test_what_is_learnt_does_not_depend_on_how_much_is_in_memory_at_a_time(tmp_path, name):
+    store = byte_store(paragraphs(8), tmp_path, "train")
+    steps = []
     for micro in (1, 2, 4):
-        trainer = tiny_trainer(tmp_path / str(micro), dropout=0.0)
-        settings = {"row_tokens": 32, "rows": 4, "micro_rows": micro, "seed": 0}
-        with Loader(trainer.train_store, trainer.objective, **settings) as loader:
+        with Loader(
+            store,
+            objective_named(name),
+            row_tokens=128,
+            rows=4,
+            micro_rows=micro,
+            seed=0,
+            vocabulary=byte_vocabulary(),
+        ) as loader:
+            step = loader.step(Cursor(0, 0), 0, 10)
+        assert [len(batch.tokens) for batch in step.batches] == [micro] * (4 // micro)
+        steps.append(step)
+    for field in ("tokens", "targets", "weights", "segments"):
+        whole, *others = (torch.cat([getattr(batch, field) for batch in step.batches]) for step in steps)
+        assert all(torch.equal(whole, other) for other in others)
+
+
+@pytest.mark.parametrize("name", ["causal", "hybrid", "masked", "next_sentence", "detect", "denoise"])
+def test_micro_batches_do_not_change_the_gradient(tmp_path, monkeypatch, name):
+    """Rows have other numbers of masked tokens and of pairs; what a generator draws is here its first guess."""
+    monkeypatch.setattr(
+        detect, "_said", lambda model, states, seed: (states @ model.output_weight.T).argmax(-1)
+    )
+    objective, results = objective_named(name), []
+    config = objective.refine(tiny_model(family=objective.family, ngrams=name == "causal", row_tokens=128))
+    for micro in (1, 2, 4):
+        trainer = tiny_trainer(
+            tmp_path / str(micro),
+            dropout=0.0,
+            objective=objective,
+            model=config,
+            row_tokens=128,
+            batch_tokens=512,
+        )
+        settings = {"row_tokens": 128, "rows": 4, "micro_rows": micro, "seed": 0}
+        with Loader(
+            trainer.train_store, trainer.objective, **settings, vocabulary=trainer.vocabulary
+        ) as loader:
             step = loader.step(Cursor(0, 0), 0, 10)
         assert len(step.batches) == 4 // micro
-        gradients, loss, _ = trainer._gradients(load_untrained(), step)
-        results.append((loss, {name: g.to_dense() if g.is_sparse else g for name, g in gradients.items()}))
-    for loss, gradients in results[1:]:
+        if name == "next_sentence":
+            assert sum(len(batch.pairs.labels) for batch in step.batches) >= 2
+        model = make_model(config)
+        model.initialise(torch.Generator().manual_seed(0))
+        gradients, loss, parts = trainer._gradients(model.eval(), step)
+        gradients = {name: g.to_dense() if g.is_sparse else g for name, g in gradients.items()}
+        results.append((loss, parts, gradients))
+    for loss, parts, gradients in results[1:]:
         assert loss == pytest.approx(results[0][0], rel=1e-6)
+        assert parts == pytest.approx(results[0][1], rel=1e-5)
         for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient, results[0][1][name], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(gradient, results[0][2][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("masked", 1), ("detect", 3)])
+def test_the_weights_that_are_kept_are_the_best_or_the_last_where_losses_are_not_comparable(
+    tmp_path, monkeypatch, name, kept
+):
+    """A detector's task grows harder as its generator learns: here every validation is worse than the one before."""
+    objective = objective_named(name)
+    trainer = tiny_trainer(
+        tmp_path / "m",
+        objective=objective,
+        model=objective.refine(tiny_model(family=objective.family, ngrams=False)),
+        budget="3 steps",
+        validations=3,
+    )
+    losses = iter([1.0, 2.0, 3.0, 1.0])
+
+    def score(model, maximum_rows=None):
+        one = np.ones(1)
+        return DocumentScores(nats=next(losses) * one, tokens=one, text_bytes=one)
+
+    monkeypatch.setattr(trainer, "_score", score)
+    assert trainer.run().metrics["best"]["step"] == kept
+    assert (tmp_path / "m" / "last.safetensors").exists() == (kept != 3)
+
+
+def test_a_validation_of_rows_of_two_kinds_counts_them_alike_and_tells_both(tmp_path):
+    objective = Hybrid(causal_share=0.5)
+    config = objective.refine(tiny_model(ngrams=False))
+    trained = tiny_trainer(
+        tmp_path / "m", objective=objective, model=config, budget="4 steps", validations=1
+    ).run()
+    scores = trained.validation
+    assert set(scores.parts_nats) == {"causal", "masked"}
+    # all tokens count once, but those of special tokens and of what rows begin with
+    assert scores.tokens.sum() == pytest.approx(scores.text_bytes.sum())
+    assert scores.tokens.sum() > 0.8 * sum(len(text.encode()) for text in paragraphs(11)[8:])
+    low, high = sorted(scores.parts_nats.values())
+    assert low < scores.nats_per_token < high
+    assert scores.nats_per_token == pytest.approx((low + high) / 2, rel=0.02)
+    last = json.loads((tmp_path / "m" / "curve.jsonl").read_text().splitlines()[-1])
+    assert last["validation_parts_nats"] == trained.metrics["validation_parts_nats"] == scores.parts_nats
 
 
 def test_padding_does_not_change_the_loss():
@@ -234,6 +332,48 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_stands(tmp_path, monkeyp
     monkeypatch.undo()
     again = tiny_trainer(tmp_path / "m", budget="20 steps", validations=1)
     assert again.run().metrics["resumed"] == 1
+
+
+def test_a_resumed_run_follows_corrections_that_its_own_clock_would_not_have_made(tmp_path):
+    """Rates follow the share that is done: a plan that is not followed shows in what is masked."""
+
+    class StopError(Exception):
+        pass
+
+    def slow_until_twenty(progress):
+        if progress.step == 10:
+            first.save_checkpoint()
+        if progress.step >= 12:
+            first._seconds_per_step = (
+                0.5  # more than a hundredth of the budget: the plan is looked at in every step
+            )
+        if progress.step == 20:
+            raise StopError
+
+    def stop_at_twenty(progress):
+        if progress.step == 20:
+            raise StopError
+
+    objective = Masked(rate=(0.9, 0.1))
+    settings = {
+        "objective": objective,
+        "model": tiny_model(family=objective.family, ngrams=False),
+        "budget": "20 s",
+        "validations": 1,
+        "checkpoint_seconds": 1e9,
+    }
+    first = tiny_trainer(tmp_path / "m", hooks=[slow_until_twenty], **settings)
+    with pytest.raises(StopError):
+        first.run()
+    noted = [json.loads(line) for line in first.curve.read_text().splitlines()]
+    corrected = [entry["from_step"] for entry in first.decisions["plans"]]
+    assert any(step % 10 for step in corrected if 10 < step < 20)
+    second = tiny_trainer(tmp_path / "m", hooks=[stop_at_twenty], **settings)
+    with pytest.raises(StopError):
+        second.run()
+    repeated = [json.loads(line) for line in second.curve.read_text().splitlines()]
+    for name in ("step", "tokens", "loss_nats", "learning_rate"):
+        assert [line[name] for line in repeated] == [line[name] for line in noted]
 
 
 def test_a_resumed_wall_time_run_follows_the_plan_that_was_written_down(tmp_path):

@@ -1,6 +1,9 @@
 """`gristmill compare`: candidates that differ in some settings, at equal budget, over several seeds."""
 
+import shutil
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,9 +11,12 @@ from gristmill.cli._common import print_json, recipe_options
 
 __all__ = ["command"]
 
+WIDTH = 120
+"""Columns of a table that is not shown in a terminal."""
+
 SHORT = {
-    "own loss, nats per predicted token": "nats/token",
-    "own loss, bits per predicted byte": "bits/byte",
+    "own loss, nats per predicted token": "own loss, nats/token",
+    "own loss, bits per predicted byte": "own loss, bits/byte",
     "training seconds": "training",
     "peak memory, bytes": "memory",
 }
@@ -19,7 +25,9 @@ SHORT = {
 
 @click.command()
 @click.option(
-    "--jobs", type=click.IntRange(min=1), help="Runs at a time; by default one for each GPU, or each core."
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Runs at a time; by default one for each GPU, or for each core as far as there is memory.",
 )
 @recipe_options
 def command(
@@ -33,7 +41,7 @@ def command(
 
     Every candidate sees the same text, and equally many tokens or FLOPs. Finished runs are not done again, and an
     interrupted one goes on where it stopped. At the end stand a table with intervals and a page; differences
-    that several seeds can not tell from noise are said to be.
+    that several seeds can not tell from noise are said to be (~).
 
     Next: open runs/NAME/comparison/comparison.html
     """
@@ -55,43 +63,48 @@ def command(
     if as_json:
         print_json(facts)
         return
-    _show(facts)
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    click.echo("\n".join(_table(facts, max(width, 40))))
     click.echo(f"\npage: {artifact.path / 'comparison.html'}")
 
 
-def _show(facts: dict) -> None:  # type: ignore[type-arg]
-    from rich.table import Table
+def _table(facts: dict[str, Any], width: int) -> list[str]:
+    """The one table as lines; columns that a terminal has no room for follow below, the candidates named again."""
+    from gristmill.report.comparison import explanation, summary
 
-    from gristmill.cli._common import console
-    from gristmill.report.comparison import SHOWN, verdict
+    heads, rows = summary(facts)
+    titles = [_lines(head) for head in heads]
+    cells = list(zip(*rows, strict=True))
+    sizes = [max(map(cell_len, (*title, *column))) for title, column in zip(titles, cells, strict=True)]
+    bands: list[list[int]] = [[]]
+    for column in range(1, len(heads)):
+        taken = sizes[0] + sum(sizes[i] + 2 for i in bands[-1])
+        if bands[-1] and taken + sizes[column] + 2 > width:
+            bands.append([])
+        bands[-1].append(column)
+    lines: list[str] = []
+    for band in bands:
+        lines += [""] if lines else []
+        height = max(len(titles[i]) for i in (0, *band))
+        for level in range(-height, 0):
+            head = [title[level] if len(title) >= -level else "" for title in titles]
+            lines.append(_line(head, sizes, band))
+        lines += [_line(row, sizes, band) for row in rows]
+    return [*lines, "", *textwrap.wrap(explanation(facts), min(width, WIDTH))]
 
-    output = console()
-    tested = [column for column in facts["columns"] if column.startswith(("pairs", "probe"))]
-    for column in tested:
-        table = Table(title=column, title_justify="left", box=None, pad_edge=False)
-        for head, justify in (
-            ("candidate", "left"),
-            ("mean", "right"),
-            ("interval", "right"),
-            ("difference", "left"),
-        ):
-            table.add_column(head, justify=justify)  # type: ignore[arg-type]
-        asked = [row for row in facts["rows"] if column in row["figures"]]
-        for row in sorted(asked, key=lambda r: -r["figures"][column]["mean"]):
-            figure = row["figures"][column]
-            low_high = figure["interval"]
-            interval = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else "–"
-            said = "reference" if row["name"] == facts["reference"] else verdict(figure)
-            table.add_row(row["name"], f"{figure['mean']:.3f}", interval, said)
-        output.print(table)
-        output.print()
-    rest = [column for column in facts["columns"] if column not in tested]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("candidate")
-    for column in rest:
-        table.add_column(SHORT.get(column, column), justify="right", no_wrap=True)
-    for row in facts["rows"]:
-        cells = [row["figures"][column]["mean"] for column in rest]
-        texts = [SHOWN[c](v) if c in SHOWN else f"{v:.3f}" for c, v in zip(rest, cells, strict=True)]
-        table.add_row(row["name"], *texts)
-    output.print(table)
+
+def _line(row: list[str], sizes: list[int], band: list[int]) -> str:
+    name = row[0] + " " * (sizes[0] - cell_len(row[0]))
+    return "  ".join([name, *[row[i] + " " * (sizes[i] - cell_len(row[i])) for i in band]]).rstrip()
+
+
+def _lines(head: str) -> list[str]:
+    """A head in lines that are hardly wider than the figures below it."""
+    return [line for part in SHORT.get(head, head).split(", ") for line in textwrap.wrap(part, 22)]
+
+
+def cell_len(text: str) -> int:
+    """Returns the columns that a text takes in a terminal, where Chinese characters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)

@@ -27,18 +27,16 @@ def command(run: Path, text: str, gap: str, top_k: int, as_json: bool) -> None:
 
     Next: gristmill score RUN "…" compares whole texts.
     """
-    from gristmill.evaluate.fill import fill
+    from gristmill.evaluate.fill import check_fills, fill, gap_token
     from gristmill.evaluate.scoring import objective_of
     from gristmill.generate import load_run
     from gristmill.generate.infilling import split_at_gaps
 
     loaded = load_run(run)
     objective = objective_of(loaded.artifact.manifest.config)
+    check_fills(objective, loaded.config)
     vocabulary = loaded.tokenizer.vocabulary()
-    pieces = split_at_gaps(text, gap)
-    # where a model fills spans, sentinels mark them; the mask token says the same to `fill`
-    sentinel = vocabulary.sentinels[0] if vocabulary.sentinels else None
-    hole = sentinel if sentinel is not None and "mask" not in vocabulary.special else vocabulary.id("mask")
+    pieces, hole = split_at_gaps(text, gap), gap_token(vocabulary)
     tokens = list(loaded.tokenizer.encode(pieces[0]))
     for piece in pieces[1:]:
         tokens += [hole, *loaded.tokenizer.encode(piece)]

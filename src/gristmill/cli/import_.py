@@ -29,7 +29,9 @@ def command(source: Path, out: Path, tokenizer: Path | None, force: bool, as_jso
 
     Next: `gristmill generate runs/stories "Once upon a time"`.
     """
+    from gristmill.evaluate.scoring import can_fill
     from gristmill.generate.portable import import_model
+    from gristmill.model.checkpoint import load_config
 
     artifact = import_model(source, out, tokenizer=tokenizer, force=force)
     if as_json:
@@ -39,12 +41,9 @@ def command(source: Path, out: Path, tokenizer: Path | None, force: bool, as_jso
     click.echo(
         f"wrote {out}: {model['family']}, {model['layers']} layers, {artifact.manifest.metrics['parameters']:,} parameters"
     )
-    verb = (
-        "generate"
-        if model["kind"] == "decoder"
-        else "fill"
-        if model["kind"] == "encoder-decoder"
-        else "embed"
-    )
-    text = "Once upon a ___" if verb == "fill" else "Once upon a time"
-    click.echo(f'next: gristmill {verb} {out} "{text}"')
+    if model["kind"] == "decoder":
+        click.echo(f'next: gristmill generate {out} "Once upon a time"')
+    elif can_fill(None, load_config(out)):
+        click.echo(f'next: gristmill fill {out} "Once upon a ___"')
+    else:
+        click.echo(f'next: gristmill embed {out} "Once upon a time"')

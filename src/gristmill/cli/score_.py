@@ -31,15 +31,13 @@ def command(run: Path, texts: tuple[str, ...], how: str | None, as_json: bool) -
 
     chosen = read_lines(texts, "text")
     loaded = load_run(run)
-    ways = scorings_for(objective_of(loaded.artifact.manifest.config), loaded.config)
+    vocabulary = loaded.tokenizer.vocabulary()
+    ways = scorings_for(objective_of(loaded.artifact.manifest.config), loaded.config, vocabulary)
     name = how or next(iter(ways))
     if name not in ways:
-        known = ", ".join(ways)
-        raise InputError(
-            f'this model is not scored by "{name}"', did_you_mean(name, list(ways)) or f"ways: {known}"
-        )
+        raise InputError(f'this model is not scored by "{name}"', did_you_mean(name, list(ways)))
     encoded = loaded.tokenizer.encode_batch(chosen)
-    scores = sentence_scores(loaded.model, loaded.tokenizer.vocabulary(), encoded, how=ways[name])
+    scores = sentence_scores(loaded.model, vocabulary, encoded, how=ways[name])
     for text, ids, score in zip(chosen, encoded, scores.tolist(), strict=True):
         if as_json:
             line = {"text": text, "nats": score, "tokens": len(ids), "how": name}

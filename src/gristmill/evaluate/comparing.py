@@ -7,10 +7,14 @@ question, and has intervals of its own (`intervals.py`). With few seeds an inter
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Difference", "Mean", "compare_with", "holm", "mean_interval", "welch"]
+__all__ = ["Difference", "Mean", "compare_with", "figures_of", "mean_interval", "welch"]
+
+ERROR = 0.05
+"""How often, of columns in which nothing differs, one says that something does."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +30,16 @@ class Mean:
 class Difference:
     """A candidate's mean less the reference's, with Welch's interval, and what can be said of it."""
 
+    reference: str
     mean: float
     interval: tuple[float, float] | None
+    """Of the level `confidence`, so that it holds 0 exactly where the difference is within noise."""
+    confidence: float
+    """1 - 0.05 / m for m comparisons: all intervals of a column hold at once in 95 % of cases (Bonferroni)."""
     p: float | None
-    """Corrected for the number of candidates (Holm 1979)."""
+    """Corrected for the number of comparisons too: m times what it is alone, and at most 1."""
     within_noise: bool
-    """Whether the corrected p is above 0.05, or can't be known."""
+    """Whether nothing is told from 0: the interval holds it, or can't be known."""
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Mean:
@@ -72,32 +80,51 @@ def welch(
     return difference, (difference - reach, difference + reach), p
 
 
-def holm(ps: Sequence[float]) -> list[float]:
-    """Returns the p values corrected for their number, step by step (Holm 1979).
+def compare_with(
+    reference: str, values: Mapping[str, Sequence[float]], *, comparisons: int | None = None
+) -> dict[str, Difference]:
+    """Returns for every other candidate how it differs from the reference.
 
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
+    Interval and p are corrected in the same way, Bonferroni's, so that they never contradict each other; Holm's p are
+    a little smaller, but have no intervals.
+
+    Args:
+        reference: the name of one of the candidates.
+        values: each candidate's figure, once for each seed.
+        comparisons: how many are made and read together; by default one for each other candidate.
     """
-    order = np.argsort(ps, kind="stable")
-    corrected, running = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(order.tolist()):
-        running = max(running, min(1.0, (len(ps) - rank) * ps[index]))
-        corrected[index] = running
-    return corrected
-
-
-def compare_with(reference: str, values: Mapping[str, Sequence[float]]) -> dict[str, Difference]:
-    """Returns for every other candidate how it differs from the reference, corrected for how many there are."""
     others = [name for name in values if name != reference]
-    raw = {name: welch(values[name], values[reference]) for name in others}
-    known = [name for name in others if raw[name][2] is not None]
-    corrected = dict(zip(known, holm([raw[name][2] or 0.0 for name in known]), strict=True))
-    return {
-        name: Difference(
-            mean=raw[name][0],
-            interval=raw[name][1],
-            p=corrected.get(name),
-            within_noise=corrected.get(name, 1.0) > 0.05,
+    count = comparisons or max(1, len(others))
+    confidence = 1 - ERROR / count
+    found = {}
+    for name in others:
+        mean, interval, p = welch(values[name], values[reference], confidence)
+        found[name] = Difference(
+            reference=reference,
+            mean=mean,
+            interval=interval,
+            confidence=confidence,
+            p=None if p is None else min(1.0, count * p),
+            within_noise=interval is None or interval[0] <= 0.0 <= interval[1],
         )
-        for name in others
-    }
+    return found
+
+
+def figures_of(
+    values: Mapping[str, Sequence[float]], groups: Sequence[Sequence[str]], reference: str
+) -> dict[str, dict[str, Any]]:
+    """Returns one column of a comparison as JSON values: each candidate's mean, and its difference where it has one.
+
+    Args:
+        values: each candidate's figure, once for each seed.
+        groups: which candidates may be compared with each other.
+        reference: whom the others of its group are compared with; in groups without it that is the first.
+    """
+    figures = {name: dataclasses.asdict(mean_interval(each)) for name, each in values.items()}
+    comparisons = sum(len(group) - 1 for group in groups)
+    for group in groups:
+        first = reference if reference in group else group[0]
+        compared = {name: values[name] for name in group}
+        for name, difference in compare_with(first, compared, comparisons=comparisons or None).items():
+            figures[name]["difference"] = dataclasses.asdict(difference)
+    return figures

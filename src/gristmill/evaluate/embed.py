@@ -12,18 +12,16 @@ from gristmill.batch import Batch, Visibility
 from gristmill.errors import InputError
 from gristmill.evaluate.scoring import (
     BATCH_TOKENS,
-    Frame,
     batches_by_length,
     check_texts,
-    frame,
     in_float32,
-    name_of,
 )
 from gristmill.model.base import Model
 from gristmill.model.config import ModelConfig
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
 from gristmill.objectives.base import Objective, hidden_states
+from gristmill.tokenizer.framing import Frame, frame
 from gristmill.vocabulary import Vocabulary
 
 __all__ = ["POOLINGS", "Pooling", "embed", "normalised", "padded", "pooled", "read", "visibility_for"]
@@ -64,9 +62,9 @@ def embed(
     model = in_float32(model)
     was_training = model.training
     model.eval()
-    edges = frame(vocabulary, model.config.kind)
+    edges = frame(vocabulary.special, model.config.kind)
     device = next(model.parameters()).device
-    lengths = np.array([len(text) for text in texts], dtype=np.int64) + len(edges.before) + len(edges.after)
+    lengths = np.array([len(text) for text in texts], dtype=np.int64) + edges.size
     order = np.argsort(lengths, kind="stable")
     vectors = np.empty((len(texts), model.config.width), dtype=np.float32)
     for rows in batches_by_length(lengths[order], batch_tokens):
@@ -112,7 +110,7 @@ def visibility_for(objective: Objective | None, config: ModelConfig) -> Visibili
     Encoders see all of it. So do decoders that saw all of a text in training: with "hybrid" the half that is masked,
     with "prefix" the prefix, which the text then is. Others see what stands before.
     """
-    if config.kind == "decoder" and name_of(objective) not in ("hybrid", "prefix"):
+    if config.kind == "decoder" and not (objective is not None and objective.reads_whole):
         return Visibility.CAUSAL
     return Visibility.FULL
 
@@ -165,7 +163,7 @@ def pooled(
 
 def padded(texts: Sequence[Sequence[int]], edges: Frame) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
     """Returns tokens between their special tokens, and segments: 1, and 0 for the padding on the right."""
-    rows = [[*edges.before, *text, *edges.after] for text in texts]
+    rows = [edges.around(text) for text in texts]
     width = max(len(row) for row in rows)
     tokens, segments = torch.zeros(2, len(rows), width, dtype=torch.long)
     for i, row in enumerate(rows):

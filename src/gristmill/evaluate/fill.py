@@ -17,18 +17,18 @@ from gristmill.evaluate.embed import padded
 from gristmill.evaluate.scoring import (
     Asked,
     Asking,
-    Frame,
     asking_for,
     check_head,
     check_texts,
-    frame,
     in_float32,
 )
 from gristmill.model.base import Model
+from gristmill.model.config import ModelConfig
 from gristmill.objectives.base import Objective
+from gristmill.tokenizer.framing import Frame, frame
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Guess", "fill"]
+__all__ = ["Guess", "check_fills", "fill", "gap_token"]
 
 
 class Guess(NamedTuple):
@@ -62,15 +62,9 @@ def fill(
     Raises:
         InputError: the model can't fill gaps, the text has none or is longer than the model takes.
     """
-    asking = asking_for(objective, model.config)
-    if asking is None:
-        raise InputError(
-            "a causal decoder can't fill in: it has not seen what follows",
-            "use `gristmill generate`, or a model that was trained to fill in",
-        )
+    asking = check_fills(objective, model.config)
     if top_k < 1:
         raise InputError(f"top_k is {top_k}, expected at least 1")
-    check_head(model.config)
     check_texts(model.config, [tokens])
     gaps = {vocabulary.special.get("mask"), *vocabulary.sentinels}
     holes = [i for i, token in enumerate(tokens) if token in gaps]
@@ -79,7 +73,7 @@ def fill(
     model = in_float32(model)
     was_training = model.training
     model.eval()
-    edges = frame(vocabulary, model.config.kind)
+    edges = frame(vocabulary.special, model.config.kind)
     filled, found = list(tokens), []
     for asked in [holes] if asking.at_once else [[hole] for hole in holes]:
         still_open = [hole for hole in holes if hole >= asked[0]]
@@ -89,6 +83,33 @@ def fill(
             filled[hole] = guesses[0].id
     model.train(was_training)
     return found
+
+
+def check_fills(objective: Objective | None, config: ModelConfig) -> Asking:
+    """Returns how a model that was trained with an objective fills gaps.
+
+    Raises:
+        InputError: it can't.
+    """
+    check_head(config)
+    asking = asking_for(objective, config)
+    if asking is None:
+        raise InputError(
+            "a causal decoder can't fill in: it has not seen what follows",
+            "use `gristmill generate`, or a model that was trained to fill in",
+        )
+    return asking
+
+
+def gap_token(vocabulary: Vocabulary) -> int:
+    """Returns the token that stands for a gap in what `fill` is given: the mask, or else the first sentinel.
+
+    Raises:
+        InputError: the tokenizer has neither.
+    """
+    if "mask" not in vocabulary.special and vocabulary.sentinels:
+        return vocabulary.sentinels[0]
+    return vocabulary.id("mask")
 
 
 def _asked(tokens: Sequence[int], hidden: Sequence[int], wanted: Sequence[int], edges: Frame) -> Asked:

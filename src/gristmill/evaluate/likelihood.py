@@ -14,7 +14,8 @@ from gristmill.evaluate.intervals import ratio_interval
 from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
 from gristmill.tokenizer import Tokenizer
-from gristmill.train.settings import DOCUMENT_MARKS, default_objective
+from gristmill.tokenizer.framing import document_frame
+from gristmill.train.settings import default_objective
 from gristmill.train.validate import DocumentScores, score_documents
 
 __all__ = ["Scored", "figures", "score_texts"]
@@ -42,21 +43,15 @@ def score_texts(
     Without an objective it is the one that the kind of model is trained with by default: causal for decoders.
 
     Raises:
-        InputError: there is no text.
+        InputError: there is no text, or the tokenizer lacks a special token.
     """
     if not any(document.text for document in documents):
         raise InputError("there is no text to measure")
     objective = objective or default_objective(model.config.kind)
     vocabulary = tokenizer.vocabulary()
     objective.check_vocabulary(vocabulary)
-    first, last = DOCUMENT_MARKS[model.config.kind]
-    eos = tokenizer.special.get(last, tokenizer.special.get("eos", tokenizer.special.get("bos")))
-    bos = tokenizer.special.get(first, tokenizer.special.get("bos", eos))
-    if bos is None or eos is None:
-        raise InputError(
-            "the tokenizer has no token that begins a text, so its first token can't be measured"
-        )
-    encoded = [[bos, *ids, eos] for ids in tokenizer.encode_batch([document.text for document in documents])]
+    edges = document_frame(tokenizer.special, model.config.kind)
+    encoded = [edges.around(ids) for ids in tokenizer.encode_batch([document.text for document in documents])]
     store = TokenStore(
         tokens=np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded]),
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]),

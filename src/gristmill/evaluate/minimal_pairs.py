@@ -68,9 +68,10 @@ def measure_pairs(
         InputError: there are no pairs, or the model can't be asked so.
     """
     pairs = read_pairs(path, limit=limit)
-    how = how or scoring_for(objective, model.config)
+    vocabulary = tokenizer.vocabulary()
+    how = how or scoring_for(objective, model.config, vocabulary)
     texts = tokenizer.encode_batch([sentence for pair in pairs for sentence in (pair.good, pair.bad)])
-    scores = sentence_scores(model, tokenizer.vocabulary(), texts, how=how).reshape(-1, 2)
+    scores = sentence_scores(model, vocabulary, texts, how=how).reshape(-1, 2)
     lengths = np.array([len(text) for text in texts]).reshape(-1, 2)
     return {
         "protocol": how.protocol,

@@ -25,11 +25,12 @@ from gristmill.errors import InputError
 from gristmill.evaluate.embed import padded, pooled, read, visibility_for
 from gristmill.evaluate.intervals import wilson_interval
 from gristmill.evaluate.minimal_pairs import json_lines
-from gristmill.evaluate.scoring import BATCH_TOKENS, Frame, batches_by_length, frame
+from gristmill.evaluate.scoring import BATCH_TOKENS, batches_by_length
 from gristmill.model.base import Model
 from gristmill.model.build import make_model
 from gristmill.objectives.base import Objective
 from gristmill.tokenizer import Tokenizer
+from gristmill.tokenizer.framing import Frame, frame
 from gristmill.train.schedule import Plan
 from gristmill.vocabulary import Vocabulary
 
@@ -190,7 +191,7 @@ def probe_labelled(
         )
     visibility = visibility or visibility_for(None, model.config)
     classifier = _Classifier(model, len(classes), visibility, settings.dropout, seed)
-    edges = frame(vocabulary, model.config.kind)
+    edges = frame(vocabulary.special, model.config.kind)
     texts, cut = _cut(train.tokens, settings, model, edges)
     numbers = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([numbers[label] for label in train.labels])
@@ -317,7 +318,7 @@ def _batches(
 def _predictions(classifier: _Classifier, texts: Sequence[Sequence[int]], edges: Frame) -> list[int]:
     classifier.eval()
     device = classifier.head.weight.device
-    lengths = np.array([len(text) for text in texts]) + len(edges.before) + len(edges.after)
+    lengths = np.array([len(text) for text in texts]) + edges.size
     order = np.argsort(lengths, kind="stable")
     predicted = np.empty(len(texts), dtype=np.int64)
     for rows in batches_by_length(lengths[order], BATCH_TOKENS):
@@ -333,5 +334,5 @@ def _cut(
     """The texts at the length that the settings and the model allow, and how many were longer."""
     most = settings.maximum_tokens
     if model.config.core == "transformer":
-        most = min(most, model.config.maximum_positions - len(edges.before) - len(edges.after))
+        most = min(most, model.config.maximum_positions - edges.size)
     return [text[:most] for text in texts], sum(len(text) > most for text in texts)

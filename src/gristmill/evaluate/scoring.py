@@ -38,9 +38,10 @@ from gristmill.model.base import Model
 from gristmill.model.config import Kind, ModelConfig
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
-from gristmill.objectives.base import Objective, hidden_states, token_scores
+from gristmill.objectives.base import HowHidden, Objective, hidden_states, token_scores
 from gristmill.objectives.permuted import predict_given
 from gristmill.objectives.words import Text, words_go_on
+from gristmill.tokenizer.framing import Frame, frame, start_token
 from gristmill.vocabulary import Vocabulary
 
 __all__ = [
@@ -49,7 +50,6 @@ __all__ = [
     "ByGenerator",
     "BySentinel",
     "Discriminated",
-    "Frame",
     "InOrder",
     "InPlace",
     "LeftToRight",
@@ -60,9 +60,9 @@ __all__ = [
     "alone",
     "asking_for",
     "batches_by_length",
+    "can_fill",
     "check_head",
     "check_texts",
-    "frame",
     "in_float32",
     "name_of",
     "objective_of",
@@ -111,7 +111,7 @@ def sentence_scores(
     model.eval()
     unique = {ids: i for i, ids in enumerate(dict.fromkeys(map(tuple, texts)))}
     edges = how.frame(vocabulary, model.config)
-    framed = _Flat([[*edges.before, *ids, *edges.after] for ids in unique])
+    framed = _Flat([edges.around(ids) for ids in unique])
     questions = how.questions(vocabulary, list(unique))
     questions[:, 1:] += len(edges.before)
     lengths = framed.lengths[questions[:, 0]]
@@ -183,37 +183,6 @@ def batches_by_length(lengths: Int[np.ndarray, " N"], batch_tokens: int) -> list
 
 
 # --- what a model is asked ------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Frame:
-    """The special tokens between which a text stands."""
-
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-def frame(vocabulary: Vocabulary, kind: Kind) -> Frame:
-    """Returns what stands around a text as a model of a kind reads it, the same as around documents in training.
-
-    [CLS] and [SEP] for an encoder whose tokenizer has both; the tokens of a document's beginning and end for other
-    readers; for a decoder the beginning only, since it is never given the end.
-
-    Raises:
-        InputError: the tokenizer has no token that begins a text, and the model is a decoder.
-    """
-    special = vocabulary.special
-    if kind == "encoder" and {"cls", "sep"} <= set(special):
-        return Frame((special["cls"],), (special["sep"],))
-    begin = special.get("bos", special.get("eos"))
-    if begin is None and kind != "encoder":
-        raise InputError(
-            "the tokenizer has no token that begins a text, so its first token can't be predicted",
-            'add bos = "<|bos|>" to [tokenizer.special_tokens], and train it again',
-        )
-    end = special.get("eos")
-    before = () if begin is None else (begin,)
-    return Frame(before, () if kind == "decoder" or end is None else (end,))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,7 +322,7 @@ class BySentinel(Asking):
         number = (begins.cumsum(1) - 1).clamp(0, len(sentinels) - 1)
         source = _shortened(torch.where(begins, sentinels[number], asked.tokens), asked, begins)
         B = len(asked.tokens)
-        start = torch.full((B,), frame(vocabulary, "encoder-decoder").before[0])
+        start = torch.full((B,), start_token(vocabulary.special))
         sentinel = sentinels[0].expand(B)
         return Batch(
             tokens=torch.stack([start, sentinel], dim=1),
@@ -442,7 +411,7 @@ class Scoring(abc.ABC):
 
     def frame(self, vocabulary: Vocabulary, config: ModelConfig) -> Frame:
         """Returns what stands around a text."""
-        return frame(vocabulary, config.kind)
+        return frame(vocabulary.special, config.kind)
 
     def log_probabilities(self, model: Model, batch: Batch) -> Float[Tensor, " B"]:
         """Returns each row's sum of log-probabilities, in float64."""
@@ -581,45 +550,77 @@ class Discriminated(Scoring):
 
 # --- which way suits a model ----------------------------------------------------------------------------------------
 
-_ASKING: dict[str, Asking] = {
-    "masked": InPlace(),
-    "next_sentence": InPlace(),
-    "permuted": InOrder(),
-    "hybrid": OneBefore(),
-    "spans": BySentinel(),
-    "denoise": Rewritten(),
-    "detect": ByGenerator(),
+_ASKING: dict[HowHidden, Asking] = {
+    "in place": InPlace(),
+    "one before": OneBefore(),
+    "in order": InOrder(),
+    "by sentinel": BySentinel(),
+    "rewritten": Rewritten(),
+    "by generator": ByGenerator(),
 }
 
 
-def scorings_for(objective: Objective | None, config: ModelConfig) -> dict[str, Scoring]:
+def scorings_for(
+    objective: Objective | None, config: ModelConfig, vocabulary: Vocabulary | None = None
+) -> dict[str, Scoring]:
     """Returns every way that suits a model trained with an objective, by name, the one to prefer first.
 
-    Without an objective (weights from elsewhere) or with one of the user's own the kind decides.
+    Without an objective (weights from elsewhere), or with one that does not say, the kind decides. Ways that need
+    what a vocabulary lacks are left out where it is given: where words begin is not told by tokens without spaces
+    (WordPiece).
 
     Raises:
-        InputError: nothing is known about what an encoder-decoder writes.
+        InputError: nothing is known about what an encoder-decoder writes, or the model can't be asked at all.
     """
+    check_head(config)
     asking = asking_for(objective, config)
     ways: dict[str, Scoring] = {}
     if config.kind == "decoder":
         ways["left_to_right"] = LeftToRight()
     if isinstance(asking, ByGenerator):
         ways["discriminated"] = Discriminated()
-    if asking is not None:
+    if asking is not None and (vocabulary is None or vocabulary.has_spaces):
         ways["pseudo_within_words"] = Pseudo(asking)
+    if asking is not None:
         ways["pseudo"] = Pseudo(asking, alone)
     return ways
 
 
 def asking_for(objective: Objective | None, config: ModelConfig) -> Asking | None:
-    """Returns how a model that was trained with an objective is asked for hidden tokens, or None where it can't be."""
-    return _ASKING.get(_name(objective, config))
+    """Returns how a model that was trained with an objective is asked for hidden tokens, or None where it can't be.
+
+    Raises:
+        InputError: nothing is known about what an encoder-decoder writes.
+    """
+    if objective is not None and objective.hidden is not None:
+        return _ASKING[objective.hidden]
+    if config.kind == "decoder":
+        return None
+    if config.kind == "encoder":
+        return ByGenerator() if config.generator_layers else InPlace()
+    if config.relative_buckets:
+        return BySentinel()
+    raise InputError(
+        f'the encoder-decoder of the family "{config.family}" was not trained here with an objective that is known, '
+        "so what it can be asked is not either",
+        'models trained with "spans" or "denoise" can be; any encoder-decoder gives embeddings: `gristmill embed`',
+    )
 
 
-def scoring_for(objective: Objective | None, config: ModelConfig) -> Scoring:
-    """Returns the way to score texts that suits a model trained with an objective."""
-    return next(iter(scorings_for(objective, config).values()))
+def can_fill(objective: Objective | None, config: ModelConfig) -> bool:
+    """Returns whether a model that was trained with an objective tells hidden tokens."""
+    try:
+        check_head(config)
+        return asking_for(objective, config) is not None
+    except InputError:
+        return False
+
+
+def scoring_for(
+    objective: Objective | None, config: ModelConfig, vocabulary: Vocabulary | None = None
+) -> Scoring:
+    """Returns the way to score texts that suits a model trained with an objective: the first of `scorings_for`."""
+    return next(iter(scorings_for(objective, config, vocabulary).values()))
 
 
 def objective_of(config: Mapping[str, Any]) -> Objective | None:
@@ -638,21 +639,6 @@ def name_of(objective: Objective | None) -> str:
     return "" if objective is None else str(to_dict(objective)["name"])
 
 
-def _name(objective: Objective | None, config: ModelConfig) -> str:
-    name = name_of(objective)
-    if name in _ASKING or config.kind == "decoder":
-        return name
-    if config.kind == "encoder":
-        return "detect" if config.generator_layers else "masked"
-    if config.relative_buckets:
-        return "spans"
-    raise InputError(
-        f'the encoder-decoder of the family "{config.family}" was not trained here with an objective that is known, '
-        "so what it can be asked is not either",
-        'models trained with "spans" or "denoise" can be',
-    )
-
-
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
@@ -669,7 +655,7 @@ def word_starts(vocabulary: Vocabulary, text: Sequence[int] | np.ndarray) -> Boo
     Raises:
         InputError: no token holds a space, so where words begin is not told by the tokens' bytes.
     """
-    if not any(b" " in piece for piece in vocabulary.pieces):
+    if not vocabulary.has_spaces:
         raise InputError(
             "the tokens of this vocabulary hold no spaces, so where words begin can't be told",
             "score with Pseudo(..., alone), which hides each token alone",

@@ -32,7 +32,7 @@ from gristmill.generate.native import NativeStep, native_step
 from gristmill.model.base import Model
 from gristmill.model.ngrams import ngram_rows
 from gristmill.model.transformer import LayerNorm, Rotary, Transformer
-from gristmill.model.visibility import attention_mask, segment_positions
+from gristmill.model.visibility import segment_positions, segment_spans
 
 __all__ = [
     "Decoder",
@@ -276,7 +276,7 @@ def _prefill(
     cache = tuple(like.new_zeros(shape) for _ in decoder.layers)
     hidden = model(
         tokens[:, :T],
-        mask=attention_mask(segments, Visibility.CAUSAL),
+        spans=segment_spans(segments, Visibility.CAUSAL) if any(padding) else None,
         positions=segment_positions(segments),
         caches=[_Writer(layer) for layer in cache],
     )

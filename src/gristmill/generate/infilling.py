@@ -27,10 +27,9 @@ from gristmill.generate.sequences import (
 )
 from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
-from gristmill.objectives.denoise import Denoise
-from gristmill.objectives.spans import Spans
+from gristmill.tokenizer.framing import frame, start_token
 
-__all__ = ["Filling", "Mask", "Sentinels", "Way", "Words", "framed", "infill", "split_at_gaps", "way_for"]
+__all__ = ["Filling", "Mask", "Sentinels", "Way", "Words", "infill", "split_at_gaps", "way_for"]
 
 
 @runtime_checkable
@@ -157,15 +156,16 @@ def way_for(objective: Objective | None, tokenizer: Words) -> Way:
         InputError: the objective leaves no gaps, or the tokenizer has nothing to show one with.
     """
     end = tokenizer.special.get("eos")
-    if objective is not None and not isinstance(objective, Spans | Denoise):
+    hidden = None if objective is None else objective.hidden
+    if objective is not None and hidden not in ("by sentinel", "rewritten"):
         name = type(objective).__module__.rsplit(".", 1)[-1]
         raise InputError(
             f'the model was trained with objective "{name}", which leaves no gaps in a source',
             'fill gaps with a model that was trained with objective "spans" or "denoise"',
         )
-    if tokenizer.sentinels and not isinstance(objective, Denoise):
+    if tokenizer.sentinels and hidden != "rewritten":
         return Sentinels(tuple(tokenizer.sentinels), end)
-    if "mask" in tokenizer.special and not isinstance(objective, Spans):
+    if "mask" in tokenizer.special and hidden != "by sentinel":
         return Mask(tokenizer.special["mask"], end)
     raise InputError(
         "the tokenizer has neither sentinel tokens nor a mask token, so nothing can stand for a gap",
@@ -199,13 +199,9 @@ def infill(
             kind.
     """
     way = way or way_for(None, tokenizer)
-    start = tokenizer.special.get("bos", tokenizer.special.get("pad"))
-    if start is None:
-        raise InputError(
-            "the tokenizer has no token that an answer begins with", "it needs a bos or a pad token"
-        )
+    start, edges = start_token(tokenizer.special), frame(tokenizer.special, "encoder-decoder")
     split = [split_at_gaps(text, gap) for text in texts]
-    sources = [framed(tokenizer, way.source([tokenizer.encode(p) for p in pieces])) for pieces in split]
+    sources = [edges.around(way.source([tokenizer.encode(p) for p in pieces])) for pieces in split]
     ordinary = _ordinary(tokenizer, model.config.vocab_size)
     rules = [way.rule(ordinary, len(pieces) - 1) for pieces in split]
     end = tokenizer.special.get("eos")
@@ -232,16 +228,6 @@ def split_at_gaps(text: str, gap: str) -> list[str]:
     if not before:
         raise InputError(f'the text "{text[:40]}" has no gap', f'mark what is to be filled in with "{gap}"')
     return [*(piece.rstrip(" ") for piece in before), last]
-
-
-def framed(tokenizer: Words, tokens: list[int]) -> list[int]:
-    """Returns the tokens of a whole document, as training had them: with its first and last one, where there are any."""
-    special = tokenizer.special
-    return [
-        *([special["bos"]] if "bos" in special else []),
-        *tokens,
-        *([special["eos"]] if "eos" in special else []),
-    ]
 
 
 def _ordinary(tokenizer: Words, size: int) -> Bool[Tensor, " V"]:

@@ -14,6 +14,7 @@ from gristmill.config import to_dict
 from gristmill.errors import CorruptArtifact, InputError, RunError
 from gristmill.generate.completing import prompt_tokens
 from gristmill.generate.load import CHECKPOINT, FORMAT, TOKENIZER, Loaded
+from gristmill.model.base import Model
 from gristmill.model.checkpoint import save_model
 from gristmill.model.config import ModelConfig
 from gristmill.model.exchange import (
@@ -26,6 +27,7 @@ from gristmill.model.exchange import (
 from gristmill.tokenizer import Tokenizer
 from gristmill.tokenizer.convert import from_bert, from_gpt2
 from gristmill.tokenizer.convert import from_llama2c as tokenizer_from_llama2c
+from gristmill.tokenizer.framing import Frame, frame
 
 __all__ = ["export_run", "import_model"]
 
@@ -101,7 +103,7 @@ def import_model(source: Path, out: Path, *, tokenizer: Path | None = None, forc
     if not source.exists():
         raise InputError(f"there is no {source}", "name a directory of transformers, or a llama2.c .bin file")
     if source.is_dir():
-        model, files = from_transformers(source), sorted(source.glob("*.safetensors"))
+        model, files = _read_directory(source), sorted(source.glob("*.safetensors"))
     elif source.suffix in (".pt", ".pth", ".pkl", ".ckpt") or source.name == "pytorch_model.bin":
         raise InputError(
             f"{source} is a pickle, which can run any code when it is read; pickles are not loaded",
@@ -139,6 +141,18 @@ def refuse_to_overwrite(out: Path, force: bool) -> None:
         raise InputError(f"{out} is not empty", "choose another --out, or add --force to replace it")
 
 
+def _read_directory(source: Path) -> Model:
+    try:
+        return from_transformers(source)
+    except InputError as error:
+        if error.hint is not None:
+            raise
+        raise type(error)(
+            error.message,
+            "config.json and the weights have to be of one model, of a family that `gristmill list families` names",
+        ) from None
+
+
 def _read_tokenizer(path: Path) -> Tokenizer:
     if path.is_file() and path.suffix == ".bin":
         if path.name.startswith("tok"):
@@ -155,15 +169,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_directory(path)
 
 
-def _frame(tokenizer: Tokenizer, config: ModelConfig) -> tuple[list[int], list[int]]:
-    """What stands before and after a text, as it did in training."""
-    special = tokenizer.special
+def _frame(tokenizer: Tokenizer, config: ModelConfig) -> Frame:
+    """What the stock tokenizer puts around a text: of a decoder's, what `gristmill generate` puts before a prompt."""
     if config.kind == "decoder":
-        return prompt_tokens(tokenizer, ""), []
-    reads_only = config.kind == "encoder" and {"cls", "sep"} <= set(special)
-    names = ("cls", "sep") if reads_only else ("bos", "eos")
-    begin, end = ([special[name]] if name in special else [] for name in names)
-    return begin, end
+        return Frame(tuple(prompt_tokens(tokenizer, "")), ())
+    return frame(tokenizer.special, config.kind)
 
 
 def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
@@ -179,19 +189,19 @@ def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, directory: Path)
         write_json(path, json.loads(path.read_text(encoding="utf-8")) | stated)
     path = directory / "tokenizer.json"
     layout = json.loads(path.read_text(encoding="utf-8"))
-    begin, end = _frame(tokenizer, config)
+    edges = _frame(tokenizer, config)
 
-    def said(tokens: list[int], text: int) -> list[dict[str, Any]]:
+    def said(tokens: tuple[int, ...], text: int) -> list[dict[str, Any]]:
         return [{"SpecialToken": {"id": tokenizer.name(token), "type_id": text}} for token in tokens]
 
-    single = [*said(begin, 0), {"Sequence": {"id": "A", "type_id": 0}}, *said(end, 0)]
+    single = [*said(edges.before, 0), {"Sequence": {"id": "A", "type_id": 0}}, *said(edges.after, 0)]
     layout["post_processor"] = {
         "type": "TemplateProcessing",
         "single": single,
-        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}, *said(end, 1)],
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}, *said(edges.after, 1)],
         "special_tokens": {
             name: {"id": name, "ids": [token], "tokens": [name]}
-            for name, token in ((tokenizer.name(token), token) for token in dict.fromkeys(begin + end))
+            for name, token in ((tokenizer.name(token), token) for token in dict.fromkeys(edges.around([])))
         },
     }
     write_json(path, layout)
@@ -201,8 +211,7 @@ def _compare_tokens(tokenizer: Tokenizer, config: ModelConfig, directory: Path) 
     import transformers
 
     stock = transformers.AutoTokenizer.from_pretrained(directory)
-    begin, end = _frame(tokenizer, config)
-    theirs, ours = stock(PROBE)["input_ids"], [*begin, *tokenizer.encode(PROBE), *end]
+    theirs, ours = stock(PROBE)["input_ids"], _frame(tokenizer, config).around(tokenizer.encode(PROBE))
     if theirs != ours:
         at = next(
             (i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours)

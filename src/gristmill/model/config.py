@@ -236,15 +236,22 @@ def _check_expressible(settings: ModelSettings, name: str, family: Family) -> No
         (settings.global_every, bool(family.fixed.get("window")), "has no local layers"),
         (settings.ngrams, family.kind == "decoder" and family.core == "transformer", "has no n-gram embeddings here"),
         (settings.tied is False or None, family.tied is not True, "has its output tied to the embedding"),
+        (settings.maximum_positions, family.core == "transformer", "has no positions that could be used up"),
         (settings.heads, family.core == "transformer", "has no attention heads"),
         (settings.head_size, family.core == "transformer", "has no attention heads"),
     ]  # fmt: skip
     fields = (
-        "encoder_depth", "kv_heads", "rotary_base", "window", "global_every", "ngrams", "tied", "heads", "head_size",
+        "encoder_depth", "kv_heads", "rotary_base", "window", "global_every", "ngrams", "tied", "maximum_positions",
+        "heads", "head_size",
     )  # fmt: skip
     for field, (wanted, possible, reason) in zip(fields, refusals, strict=True):
         if wanted is not None and not possible:
             raise InputError(f'the family "{name}" {reason}', f"leave model.{field} out")
+    if settings.window is not None and settings.global_every == 1:
+        raise InputError(
+            f"model.window = {settings.window} is of no use: with model.global_every = 1 all layers see everything",
+            "leave model.window out, or set model.global_every = 2 or more",
+        )
 
 
 def _kind(family: str) -> str:

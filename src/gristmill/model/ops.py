@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from gristmill.model.native import kernels
 
 __all__ = [
+    "Shared",
     "activate",
     "attend",
     "binary_cross_entropy",
@@ -291,6 +292,30 @@ Beyond it, which is 2,048 queries that see 2,048 keys, they are computed again: 
 """
 
 
+HIDDEN = -1e30
+"""The score of a key that a mask hides: a number, for minus infinity less itself is none."""
+
+_Made = TypeVar("_Made")
+
+
+@final
+class Shared:
+    """What attention makes of the same masks, spans and biases: the first layer of a pass makes it, the others keep it.
+
+    A mask of T x S entries would otherwise be made, and kept for the backward pass, by every layer.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], _Made]) -> _Made:
+        """Returns what `make` returned when it was first asked for by this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: _Made = self._made[name]
+        return made
+
+
 def attend(
     q: Float[Tensor, "B H T K"],
     k: Float[Tensor, "B G S K"],
@@ -300,6 +325,7 @@ def attend(
     spans: tuple[Int32[Tensor, "B T"], Int32[Tensor, "B T"]] | None = None,
     bias: Float[Tensor, "H T+S-1"] | None = None,
     scale: float | int | None = None,
+    shared: Shared | None = None,
 ) -> Float[Tensor, "B T HK"]:
     """Returns softmax(q k scale + bias) v over what each position may see, heads side by side; 0 where it sees nothing.
 
@@ -312,26 +338,28 @@ def attend(
         k: keys of `G` heads, where G divides H: head h reads those of head h // (H // G).
         v: values, likewise.
         mask: True where a query may see a key.
-        spans: instead of a mask, first and last: query i of row b sees the keys j with first <= j < last. Causal,
-            full, local and prefix attention over packed rows, and attention to another sequence, are all spans.
-            Without mask and spans the queries are the last T of S positions and see all up to themselves.
+        spans: first and last: query i of row b sees the keys j with first <= j < last. Causal, full, local and prefix
+            attention over packed rows, and attention to another sequence, are all spans, and cost less than masks.
+            With a mask too, a query sees what both let it see. Without mask and spans the queries are the last T of S
+            positions and see all up to themselves.
         bias: what is added to the scaled score of query i and key j, in column j - i + T - 1 (Raffel et al. 2020,
             arXiv:1910.10683, section 2.1).
         scale: None is 1/sqrt(K).
+        shared: kept by calls that have shapes, mask, spans and bias in common, the layers of one pass for instance.
     """
-    assert mask is None or spans is None
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     inputs = (q, k, v) if bias is None else (q, k, v, bias)
-    way: type[torch.autograd.Function] | None = None
-    if mask is None and _fused(q):
-        if q.dtype == torch.bfloat16 and q.shape[2] > 1 and _tiles():
-            way = _AttendTiles
-        elif torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-            way = _AttendProducts
-    if way is None:
-        return _attend_plain(q, k, v, mask, spans, bias, scale)
-    y: Tensor = way.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
-    return y
+    shared = shared or Shared()
+    y: Tensor
+    if _fused(q):
+        if mask is None and q.dtype == torch.bfloat16 and q.shape[2] > 1 and _tiles():
+            y = _AttendTiles.apply(q, k, v, *(spans or _causal_spans(q, k)), bias, scale)
+            return y
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            seen = shared.once("keys", lambda: _Keys.of(q, k, mask, spans))
+            y = _AttendProducts.apply(q, k, v, *seen, bias, scale)
+            return y
+    return _attend_plain(q, k, v, _Sight(mask, spans, bias), scale, shared)
 
 
 def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -349,52 +377,66 @@ class _Block(NamedTuple):
     k1: int
 
 
-def _attend_plain(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
-    bias: Tensor | None, scale: float,
-) -> Tensor:  # fmt: skip
+class _Sight(NamedTuple):
+    """What queries see, as it was said."""
+
+    mask: Tensor | None
+    spans: tuple[Tensor, Tensor] | None
+    bias: Tensor | None
+
+
+def _attend_plain(q: Tensor, k: Tensor, v: Tensor, sight: _Sight, scale: float, shared: Shared) -> Tensor:
     B, H, T, K = q.shape
     S = k.shape[2]
+    mask, spans, bias = sight
     if mask is None and spans is None and bias is None and T in (1, S):  # one query, the last, sees all keys
         y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1, scale=scale, enable_gqa=k.shape[1] != H)
         return y.transpose(1, 2).reshape(B, T, H * K)
     if mask is None and spans is None:
-        spans = _causal_spans(q, k)
+        sight = sight._replace(spans=_causal_spans(q, k))
     k, v = _repeat(k, H // k.shape[1]), _repeat(v, H // v.shape[1])  # few devices take both groups and a mask
     step = T if T * S <= MOST_SCORES else max(1, MOST_SCORES // S)
-    parts = [_Block(i, min(i + step, T), 0, S) for i in range(0, T, step)]
-    if len(parts) == 1:
-        return _attend_masked(q, k, v, mask, spans, bias, scale, parts[0])
-    if spans is not None:
-        parts = _meet(parts, *spans, S)
-    again = functools.partial(checkpoint, _attend_masked, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(q, k, v, mask, spans, bias, scale, part) for part in parts], dim=1)
+    blocks = [_Block(i, min(i + step, T), 0, S) for i in range(0, T, step)]
+    if len(blocks) == 1:
+        added, seen = shared.once("added", lambda: _added(sight, T, q.dtype, blocks[0]))
+        return _attend_block(q, k, v, added, seen, scale)
+    if sight.spans is not None:
+        blocks = _meet(blocks, *sight.spans, S)
+
+    def attend_some(q: Tensor, k: Tensor, v: Tensor, block: _Block) -> Tensor:
+        keys = slice(block.k0, block.k1)
+        added, seen = _added(sight, T, q.dtype, block)
+        return _attend_block(q[:, :, block.q0 : block.q1], k[:, :, keys], v[:, :, keys], added, seen, scale)
+
+    again = functools.partial(checkpoint, attend_some, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(q, k, v, block) for block in blocks], dim=1)
 
 
-def _attend_masked(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None,
-    bias: Tensor | None, scale: float, block: _Block,
-) -> Tensor:  # fmt: skip
-    B, H, T, K = q.shape
+def _added(sight: _Sight, T: int, dtype: torch.dtype, block: _Block) -> tuple[Tensor, Tensor]:
+    """What is added to the scores of a block, minus infinity where nothing is seen, and which queries see something."""
+    mask, spans, bias = sight
     queries, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
-    if mask is not None:
-        visible = mask[:, :, queries, keys]
-    else:
-        assert spans is not None
+    visible = None if mask is None else mask[:, :, queries, keys]
+    if spans is not None:
         first, last = (x[:, queries, None] for x in spans)
-        index = torch.arange(block.k0, block.k1, device=q.device)
-        visible = ((index >= first) & (index < last))[:, None]
+        index = torch.arange(block.k0, block.k1, device=first.device)
+        within = ((index >= first) & (index < last))[:, None]
+        visible = within if visible is None else visible & within
+    assert visible is not None
     seen = visible.any(-1, keepdim=True)
-    added = visible | ~seen  # a softmax over nothing is nan or uniform, as the device has it
+    hidden = ~visible & seen  # a softmax over nothing is nan or uniform, as the device has it
+    table = torch.zeros(1, 1, dtype=dtype, device=hidden.device)
     if bias is not None:
         part = bias[:, block.k0 - block.q1 + T : block.k1 - block.q0 + T - 1]
         part = part.float()  # many gradients meet in it
-        table = part.unfold(1, block.k1 - block.k0, 1).flip(1)  # H, queries, keys
-        added = table[None].to(q.dtype).masked_fill(~added, -math.inf)
-    y = F.scaled_dot_product_attention(
-        q[:, :, queries], k[:, :, keys], v[:, :, keys], attn_mask=added, scale=scale
-    )
-    return y.masked_fill(~seen, 0.0).transpose(1, 2).reshape(B, -1, H * K)
+        table = part.unfold(1, block.k1 - block.k0, 1).flip(1).to(dtype)  # H, queries, keys
+    return table[None].masked_fill(hidden, -math.inf), seen
+
+
+def _attend_block(q: Tensor, k: Tensor, v: Tensor, added: Tensor, seen: Tensor, scale: float) -> Tensor:
+    B, H, T, K = q.shape
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
+    return y.masked_fill(~seen, 0.0).transpose(1, 2).reshape(B, T, H * K)
 
 
 @functools.cache
@@ -434,6 +476,28 @@ class _AttendTiles(torch.autograd.Function):
         return dq, dk, dv, None, None, None if d_bias is None else d_bias.sum(0).to(ctx.bias_dtype), None
 
 
+class _Keys(NamedTuple):
+    """The first key that each query sees, the first after the last, and which of those between are hidden."""
+
+    first: Tensor
+    last: Tensor
+    hidden: Tensor | None
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, mask: Tensor | None, spans: tuple[Tensor, Tensor] | None) -> "_Keys":
+        if mask is None:
+            first, last = spans or _causal_spans(q, k)
+            return cls(first.contiguous(), last.contiguous(), None)
+        S = k.shape[2]
+        index = torch.arange(S, dtype=torch.int32)
+        visible = mask[:, 0].expand(len(q), q.shape[2], S)
+        if spans is not None:
+            visible = visible & (index >= spans[0][..., None]) & (index < spans[1][..., None])
+        first = torch.where(visible, index, S).amin(-1)
+        last = torch.where(visible, index + 1, 0).amax(-1)
+        return cls(first, last, ~visible)
+
+
 class _AttendProducts(torch.autograd.Function):
     """Attention in blocks of queries: a block meets only the keys from the first to the last that one of them sees.
 
@@ -441,14 +505,15 @@ class _AttendProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float
+    def forward(  # noqa: PLR0913 - what autograd passes on
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor, last: Tensor, hidden: Tensor | None,
+        bias: Tensor | None, scale: float,
     ) -> Tensor:  # fmt: skip
         B, H, T, K = q.shape
         G, S = k.shape[1:3]
         q = q.reshape(B * H, T, K)
         k, v = _repeat(k, H // G).reshape(B * H, S, K), _repeat(v, H // G).reshape(B * H, S, K)
-        first, last = first.contiguous(), last.contiguous()
+        keys = _Keys(first, last, hidden)
         wide_bias = None if bias is None else bias.float().contiguous()
         blocks = _blocks(first, last, S)
         kept = sum((b.q1 - b.q0) * (b.k1 - b.k0) for b in blocks) <= MOST_SCORES
@@ -456,26 +521,26 @@ class _AttendProducts(torch.autograd.Function):
         ctx.bias_dtype = None if bias is None else bias.dtype
         out, saved = q.new_empty(B, T, H, K), []
         for block in blocks:
-            p = _probabilities(q, k, first, last, wide_bias, ctx.scale, block)
+            p = _probabilities(q, k, keys, wide_bias, ctx.scale, block)
             y = torch.bmm(p, v[:, block.k0 : block.k1])
             out[:, block.q0 : block.q1] = y.view(B, H, -1, K).transpose(1, 2)
             if kept:
                 saved.append(p)
-        ctx.save_for_backward(q, k, v, first, last, wide_bias, *saved)
+        ctx.save_for_backward(q, k, v, *keys, wide_bias, *saved)
         return out.view(B, T, H * K)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, first, last, bias, *saved = ctx.saved_tensors
+        q, k, v, first, last, hidden, bias, *saved = ctx.saved_tensors
         B, H, G, T, S, K = ctx.shape
         d = grads[0].view(B, T, H, K)
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(B * H, S, K) for _ in range(2))  # float32: each block adds to them
-        d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[5] else None
+        d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[6] else None
         for block, p in itertools.zip_longest(ctx.blocks, saved):
             q0, q1, k0, k1 = block
             if p is None:
-                p = _probabilities(q, k, first, last, bias, ctx.scale, block)
+                p = _probabilities(q, k, _Keys(first, last, hidden), bias, ctx.scale, block)
             g = d[:, q0:q1].transpose(1, 2).reshape(B * H, q1 - q0, K)
             ds = torch.bmm(g, v[:, k0:k1].transpose(1, 2))
             diagonals = None if d_bias is None else torch.empty(B, H, q1 - q0 + k1 - k0 - 1)
@@ -499,20 +564,27 @@ class _AttendProducts(torch.autograd.Function):
             dv,
             None,
             None,
+            None,
             None if d_bias is None else d_bias.to(ctx.bias_dtype),
             None,
         )
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, first: Tensor, last: Tensor, bias: Tensor | None, scale: float, block: _Block
+    q: Tensor, k: Tensor, keys: _Keys, bias: Tensor | None, scale: float, block: _Block
 ) -> Tensor:
     """Returns softmax(q k scale + bias) for some queries and all keys that they meet."""
-    B, T = first.shape
+    B, T = keys.first.shape
     q0, q1, k0, k1 = block
     p = torch.bmm(q[:, q0:q1], k[:, k0:k1].transpose(1, 2))
     H, R = len(q) // B, 0 if bias is None else bias.shape[1]
-    _call("softmax", p, bias, first, last, B, H, q1 - q0, k1 - k0, T, q0, k0, R, scale)
+    hidden = None if keys.hidden is None else keys.hidden[:, None, q0:q1, k0:k1]
+    by_row = p.view(B, H, q1 - q0, k1 - k0)
+    if hidden is not None:
+        by_row.masked_fill_(hidden, HIDDEN)
+    _call("softmax", p, bias, keys.first, keys.last, B, H, q1 - q0, k1 - k0, T, q0, k0, R, scale)
+    if hidden is not None:
+        by_row.masked_fill_(hidden, 0.0)  # the kernel's exponential never is
     return p
 
 

@@ -11,6 +11,7 @@ matrix, and so are the gate and the up-projection: one large product is faster t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import final
@@ -34,7 +35,7 @@ from gristmill.model.base import (
 )
 from gristmill.model.config import ModelConfig
 from gristmill.model.ngrams import NgramEmbedding
-from gristmill.model.visibility import Spans, windowed_mask, windowed_spans
+from gristmill.model.visibility import Spans, is_text_order, window_mask, windowed_spans
 
 __all__ = ["LayerNorm", "Rotary", "Transformer", "relative_buckets"]
 
@@ -80,7 +81,15 @@ class Transformer(Model):
         caches: Sequence[KeysValues] | None = None,
         dropout_seed: int = 0,
     ) -> Float[Tensor, "B T D"]:
-        """Returns the hidden state of every position (see `Model.forward`)."""
+        """Returns the hidden state of every position (see `Model.forward`).
+
+        Raises:
+            ValueError: an encoder-decoder is not given what it read.
+        """
+        if self.encoder is not None and memory is None:
+            raise ValueError(
+                "an encoder-decoder writes about a source: memory = model.remember(model.encode(source))"
+            )
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         if mask is None and spans is None and self.config.kind == "encoder":
@@ -215,11 +224,14 @@ class Transformer(Model):
         )
         near = everywhere
         if window := self.config.window:
-            near = Sight(
-                None if mask is None else windowed_mask(mask, positions, window),
-                None if spans is None else windowed_spans(spans, window),
-                self._tables.rotation(length, positions.device, local=True) if rotary else None,
-            )
+            if spans is not None and is_text_order(spans, positions):
+                spans = windowed_spans(spans, window)
+            else:
+                assert mask is not None or spans is not None  # no decoder has windows
+                close = window_mask(positions, window)
+                mask = close if mask is None else mask & close
+            rotation = self._tables.rotation(length, positions.device, local=True) if rotary else None
+            near = Sight(mask, spans, rotation)
         return Context(everywhere, near, positions, relative, dropout)
 
     def _through(
@@ -260,6 +272,7 @@ class Sight:
     mask: Tensor | None
     spans: Spans | None
     rotation: tuple[Tensor, Tensor] | None
+    shared: ops.Shared = dataclasses.field(default_factory=ops.Shared)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -271,6 +284,15 @@ class Context:
     positions: Tensor
     relative: "Relative | None"
     dropout: Dropout
+    to_source: ops.Shared = dataclasses.field(default_factory=ops.Shared)
+    """What attention to the source has in common in all layers."""
+
+    def bias(self, queries: int, keys: int) -> Float[Tensor, "H R"] | None:
+        """Returns the biases that all layers add to their scores, where there are any."""
+        if self.relative is None:
+            return None
+        biases: Tensor = self.everywhere.shared.once("bias", functools.partial(self.relative, queries, keys))
+        return biases
 
 
 @final
@@ -302,8 +324,9 @@ class Block(nn.Module):
         """Returns the stream after this block."""
         inner = self.attention(self._before(self.attention_norm, x), context, cache)
         x = self._after(self.attention_norm, context.dropout(x, inner))
-        if self.cross is not None and memory is not None:
-            inner = self.cross(self._before(self.cross_norm, x), *memory)
+        if self.cross is not None:
+            assert memory is not None  # `Transformer.forward` has asked for it
+            inner = self.cross(self._before(self.cross_norm, x), *memory, context.to_source)
             x = self._after(self.cross_norm, context.dropout(x, inner))
         inner = self.feed_forward(self._before(self.feed_forward_norm, x))
         return self._after(self.feed_forward_norm, context.dropout(x, inner))
@@ -353,8 +376,10 @@ class Attention(nn.Module):
         )
         if cache is not None:
             k, v = cache.append(k, v)
-        bias = None if context.relative is None else context.relative(q.shape[2], k.shape[2])
-        y = ops.attend(q, k, v, mask=sight.mask, spans=sight.spans, bias=bias, scale=self.scale)
+        bias = context.bias(q.shape[2], k.shape[2])
+        y = ops.attend(
+            q, k, v, mask=sight.mask, spans=sight.spans, bias=bias, scale=self.scale, shared=sight.shared
+        )
         return ops.linear(y, self.out.weight, self.out.bias)
 
 
@@ -386,13 +411,14 @@ class CrossAttention(nn.Module):
         keys: Float[Tensor, "B G S K"],
         values: Float[Tensor, "B G S K"],
         spans: Spans | None,
+        shared: ops.Shared,
     ) -> Float[Tensor, "B T D"]:
         """Returns what each target position gathers from the source positions that it may see."""
         B, T, _ = x.shape
         q = ops.linear(x, self.q.weight, self.q.bias).view(B, T, self.heads, self.head_size).transpose(1, 2)
         if spans is None:
             spans = _everything(x[..., 0], keys.shape[2])
-        y = ops.attend(q, keys, values, spans=spans, scale=self.scale)
+        y = ops.attend(q, keys, values, spans=spans, scale=self.scale, shared=shared)
         return ops.linear(y, self.out.weight, self.out.bias)
 
 

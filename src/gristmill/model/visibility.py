@@ -2,7 +2,8 @@
 
 Inside a packed row the positions of a document stand side by side. So what a position sees under causal, full and
 prefix visibility, and under a local window, is an interval of keys: two numbers for each query, and no T x T mask.
-Only factorization orders (`Visibility.RANKED`) need a mask.
+So it is for factorization orders (`Visibility.RANKED`), for which positions stand in the order in which they become
+visible. Only their local windows need a mask: what is near in the text is no longer near in the row.
 """
 
 import torch
@@ -13,12 +14,12 @@ from gristmill.batch import Visibility
 
 __all__ = [
     "Spans",
-    "attention_mask",
     "cross_spans",
-    "ranked_mask",
+    "is_text_order",
+    "ranked_spans",
     "segment_positions",
     "segment_spans",
-    "windowed_mask",
+    "window_mask",
     "windowed_spans",
 ]
 
@@ -58,7 +59,7 @@ def segment_spans(
         sizes = total.gather(1, last) - total.gather(1, first)
         last = torch.maximum(after, first + sizes)
     elif visibility is Visibility.RANKED:
-        raise ValueError("ranked visibility is no interval")
+        raise ValueError("ranked visibility needs ranks: see ranked_spans")
     alone = segments == 0
     return (
         torch.where(alone, index, first).to(torch.int32),
@@ -80,45 +81,61 @@ def cross_spans(segments: Int[Tensor, "B T"], source: Int[Tensor, "B S"]) -> Spa
     return first.masked_fill(nothing, 0).to(torch.int32), last.masked_fill(nothing, 0).to(torch.int32)
 
 
+def ranked_spans(segments: Int[Tensor, "B T"], ranks: Int[Tensor, "B T"], reach: Int[Tensor, "B T"]) -> Spans:
+    """Returns what each position sees where i sees j if `ranks[j] <= reach[i]` and both are in one segment.
+
+    Of each segment, what is seen at all stands side by side, by rank; what nobody sees may stand anywhere. With the
+    ranks [0, 0, 1, 2, 9] and the reaches [0, 0, 1, 2, 1] of one segment it is (0, 0, 0, 0, 0) to (2, 2, 3, 4, 3).
+
+    Raises:
+        ValueError: it stands in another order.
+    """
+    T = segments.shape[1]
+    index = torch.arange(T, device=segments.device).expand_as(segments)
+    step = reach.amax() + 1
+    shown = (segments != 0) & (ranks < step)
+    # one number for segment and rank: how many are no larger is what one search in their order says
+    ordered = torch.where(shown, segments * step + ranks, torch.iinfo(torch.long).max).sort(dim=1).values
+    largest = int(segments.max()) + 1
+    begins = torch.full((len(segments), largest), T, device=segments.device)
+    first = begins.scatter_reduce(1, segments * shown, index, "amin").gather(1, segments)
+    before = torch.searchsorted(ordered, segments * step)
+
+    def last(rank: Tensor) -> Tensor:
+        return first + torch.searchsorted(ordered, segments * step + rank, right=True) - before
+
+    if bool((shown & (index >= last(ranks))).any()):
+        raise ValueError("under ranked visibility the positions of a segment stand by rank, side by side")
+    alone = segments == 0
+    return (
+        torch.where(alone, index, first).to(torch.int32),
+        torch.where(alone, index + 1, last(reach)).to(torch.int32),
+    )
+
+
 def windowed_spans(spans: Spans, window: int) -> Spans:
-    """Returns the spans cut to `window` positions on either side of each query."""
+    """Returns the spans cut to `window` positions on either side of each query, where `is_text_order`."""
     first, last = spans
     index = torch.arange(first.shape[1], device=first.device, dtype=torch.int32)
     return torch.maximum(first, index - window), torch.minimum(last, index + window + 1)
 
 
-def ranked_mask(
-    segments: Int[Tensor, "B T"], ranks: Int[Tensor, "B T"], reach: Int[Tensor, "B T"]
-) -> Bool[Tensor, "B 1 T T"]:
-    """Returns who sees whom where i sees j if `ranks[j] <= reach[i]` and both are in one segment."""
-    visible = (segments[:, :, None] == segments[:, None, :]) & (segments != 0)[:, None, :]
-    visible &= ranks[:, None, :] <= reach[:, :, None]
-    visible |= (segments == 0)[:, :, None] & torch.eye(
-        segments.shape[1], dtype=torch.bool, device=segments.device
-    )
-    return visible[:, None]
+def window_mask(positions: Int[Tensor, "B T"], window: int) -> Bool[Tensor, "B 1 T T"]:
+    """Returns which positions are at most `window` apart, in whatever order they stand."""
+    positions = positions.to(torch.int32)
+    return ((positions[:, :, None] - positions[:, None, :]).abs() <= window)[:, None]
 
 
-def windowed_mask(
-    mask: Bool[Tensor, "B 1 T S"], positions: Int[Tensor, "B T"], window: int
-) -> Bool[Tensor, "B 1 T S"]:
-    """Returns the mask without what is more than `window` positions away."""
-    near = (positions[:, :, None] - positions[:, None, :]).abs() <= window
-    return mask & near[:, None]
-
-
-def attention_mask(segments: Int[Tensor, "B T"], visibility: Visibility) -> Bool[Tensor, "B 1 T T"] | None:
-    """Returns the same as `segment_spans`, as a mask, or None where that is plain causal attention over whole rows."""
-    whole = bool((segments == segments[:, :1]).all()) and bool((segments != 0).all())
-    if whole and visibility is Visibility.CAUSAL:
-        return None
-    T = segments.shape[1]
-    visible = segments[:, :, None] == segments[:, None, :]
-    visible &= (segments != 0)[:, None, :]
-    if visibility is Visibility.CAUSAL:
-        visible &= torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
-    visible |= torch.eye(T, dtype=torch.bool, device=segments.device)
-    return visible[:, None]
+def is_text_order(spans: Spans, positions: Int[Tensor, "B T"]) -> bool:
+    """Returns whether positions count up by one through all that any query sees, and to the query itself."""
+    first, last = (x.long() for x in spans)
+    offsets = positions - torch.arange(positions.shape[1], device=positions.device)
+    breaks = torch.zeros_like(offsets)
+    breaks[:, 1:] = (offsets[:, 1:] != offsets[:, :-1]).cumsum(1)
+    # a span that is empty begins anywhere
+    first = first.clamp(max=positions.shape[1] - 1)
+    even = breaks.gather(1, (last - 1).clamp(min=0)) == breaks.gather(1, first)
+    return bool(((even & (offsets.gather(1, first) == offsets)) | (last <= first)).all())
 
 
 def _bounds(segments: Int[Tensor, "B T"]) -> tuple[Tensor, Tensor]:

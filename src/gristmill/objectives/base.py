@@ -2,30 +2,33 @@
 
 import abc
 import itertools
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gristmill import plugins
 from gristmill.batch import Batch, Loss, Visibility
 from gristmill.errors import InputError
 from gristmill.model import ops
 from gristmill.model.base import Memory, Model
 from gristmill.model.config import Kind, ModelConfig
 from gristmill.model.transformer import Transformer
-from gristmill.model.visibility import cross_spans, ranked_mask, segment_positions, segment_spans
+from gristmill.model.visibility import cross_spans, ranked_spans, segment_positions, segment_spans
 from gristmill.rows import Rows
 from gristmill.vocabulary import Vocabulary
 
 __all__ = [
+    "HowHidden",
     "Objective",
     "Rate",
     "Scores",
     "TokenObjective",
     "at",
+    "average",
     "document_pieces",
     "hidden_states",
     "token_loss",
@@ -43,11 +46,37 @@ def at(rate: Rate, progress: float) -> float:
     return float(np.interp(progress, np.linspace(0.0, 1.0, len(rate)), rate)) if len(rate) > 1 else rate[0]
 
 
-class Scores:
-    """What each position of a batch costs, for validation, and which positions count."""
+def average(rate: Rate) -> float:
+    """Returns the mean of a rate over the whole training: (0.3, 0.15) is 0.225."""
+    if not isinstance(rate, tuple) or len(rate) == 1:
+        return at(rate, 0.0)
+    return float(np.mean([(one + other) / 2 for one, other in itertools.pairwise(rate)]))
 
-    def __init__(self, nats: Float[Tensor, "B T"], counted: Bool[Tensor, "B T"]) -> None:
-        self.nats, self.counted = nats, counted
+
+HowHidden = Literal["in place", "one before", "in order", "by sentinel", "rewritten", "by generator"]
+"""The ways to ask for hidden tokens, one class each in `evaluate/scoring.py`."""
+
+
+class Scores:
+    """What each position of a batch costs, for validation, and how much it counts."""
+
+    def __init__(
+        self,
+        nats: Float[Tensor, "B T"],
+        weights: Float[Tensor, "B T"],
+        parts: Mapping[str, Bool[Tensor, "B T"]] | None = None,
+    ) -> None:
+        self.nats, self.weights = nats, weights
+        self.parts = parts or {}
+        """Which positions belong to each part that is reported on its own."""
+
+    @property
+    def counted(self) -> Bool[Tensor, "B T"]:
+        """Which positions count at all."""
+        return self.weights != 0
+
+
+_Objective = TypeVar("_Objective", bound="Objective")
 
 
 class Objective(abc.ABC):
@@ -61,10 +90,29 @@ class Objective(abc.ABC):
     """1 where the last token of a document is only ever a target, so that packed rows need no place for it."""
     whole: ClassVar[bool] = False
     """Whether each token of the text is predicted exactly once, so that nats add up to the likelihood of a text."""
+    recurrent: ClassVar[bool] = False
+    """Whether a model without attention can learn it: each token from those before it alone."""
+    hidden: ClassVar[HowHidden | None] = None
+    """How a model that learned it is asked for hidden tokens; None leaves it to the kind of model."""
+    reads_whole: ClassVar[bool] = False
+    """Whether a decoder that learned it may see all of a text that is only read, as it did in training."""
+    comparable_over_time: ClassVar[bool] = True
+    """Whether a lower validation loss is a better model. Where what is asked grows harder in the course of the
+    training, the last weights are kept and not those with the lowest loss."""
     special: ClassVar[tuple[str, ...]] = ()
     """The special tokens that it needs."""
     sentinels: int = 0
     """How many sentinel tokens it needs; the tokenizer is trained with that many."""
+
+    @property
+    def positions_per_token(self) -> float:
+        """How many positions the model computes for each token of a row, about; for counts of operations and bytes."""
+        return 1.0
+
+    @property
+    def scored_share(self) -> float:
+        """For how many of a row's tokens scores over the vocabulary are computed, about; for counts of operations."""
+        return 1.0
 
     @abc.abstractmethod
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
@@ -83,6 +131,10 @@ class Objective(abc.ABC):
     @abc.abstractmethod
     def scores(self, model: Model, batch: Batch) -> Scores:
         """Returns what each position costs, without gradient."""
+
+    def settled(self: _Objective) -> _Objective:
+        """Returns the objective with what its settings name read, so that they say all that it does."""
+        return self
 
     def refine(self, config: ModelConfig) -> ModelConfig:
         """Returns the config with what this objective adds to a model, heads for instance.
@@ -104,12 +156,12 @@ class Objective(abc.ABC):
             article = "an" if needed[0] in "aeiou" else "a"
             raise InputError(
                 f'objective "{name}" needs {article} {needed}, but model.kind is "{config.kind}"',
-                f'set model.family = "{self.family}" (or leave it out), or use objective {_OF_KIND[config.kind]}',
+                f'set model.family = "{self.family}" (or leave it out), or use objective {_suiting(config)}',
             )
-        if config.core != "transformer" and name != "causal":
+        if config.core != "transformer" and not self.recurrent:
             raise InputError(
                 f'objective "{name}" needs attention, but the family "{config.family}" has none',
-                'use objective "causal"',
+                f"use objective {_suiting(config)}",
             )
 
     def check_vocabulary(self, vocabulary: Vocabulary) -> None:
@@ -133,11 +185,22 @@ class Objective(abc.ABC):
             )
 
 
-_OF_KIND = {
-    "decoder": '"causal", "prefix" or "hybrid"',
-    "encoder": '"masked"',
-    "encoder-decoder": '"spans" or "denoise"',
-}
+def _suiting(config: ModelConfig) -> str:
+    """The objectives that can train a model, as words of a sentence."""
+    every = {name: plugins.load("objectives", name)() for name in plugins.names("objectives")}
+    *names, last = (f'"{name}"' for name, objective in every.items() if _suits(objective, config))
+    return f"{', '.join(names)} or {last}" if names else last
+
+
+def _suits(objective: Objective, config: ModelConfig) -> bool:
+    if config.kind not in objective.kinds or not (objective.recurrent or config.core == "transformer"):
+        return False
+    try:
+        objective.check(config)
+        objective.refine(config)
+    except InputError:
+        return False
+    return True
 
 
 class TokenObjective(Objective):
@@ -179,7 +242,7 @@ def token_scores(model: Model, batch: Batch, hidden: Float[Tensor, "B T D"]) -> 
     )
     if chosen is not None:
         each = torch.zeros(len(flat), device=flat.device).index_copy_(0, chosen, each.float())
-    return Scores(each.float().view(batch.targets.shape), batch.weights != 0)
+    return Scores(each.float().view(batch.targets.shape), batch.weights)
 
 
 def _chosen(batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -201,16 +264,15 @@ def hidden_states(model: Model, batch: Batch, dropout_seed: int = 0) -> Float[Te
     positions = batch.positions
     if positions is None and not plain:
         positions = segment_positions(batch.segments)
-    mask = spans = None
+    spans = None
     if batch.visibility is Visibility.RANKED:
         assert batch.ranks is not None
         assert batch.reach is not None
-        mask = ranked_mask(batch.segments, batch.ranks, batch.reach)
+        spans = ranked_spans(batch.segments, batch.ranks, batch.reach)
     elif not plain:
         spans = segment_spans(batch.segments, batch.visibility, batch.prefix)
     hidden: Tensor = model(
         batch.tokens,
-        mask=mask,
         spans=spans,
         positions=positions,
         token_types=batch.token_types,

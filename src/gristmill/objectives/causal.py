@@ -31,6 +31,7 @@ class Causal(TokenObjective):
     family: ClassVar[str] = "qwen3"
     lookahead: ClassVar[int] = 1
     whole: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = True
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the batch in which every position's target is the token that follows in its document."""

@@ -3,24 +3,26 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
 from annotated_types import Gt, Interval
 from jaxtyping import Bool, Float, Int
 
 from gristmill.errors import InputError
-from gristmill.objectives.base import Rate, at
+from gristmill.objectives.base import Objective, Rate, at, average
 from gristmill.objectives.pieces import check_shares
-from gristmill.objectives.words import Names, Text, has_chinese, jieba_words, words_go_on
+from gristmill.objectives.words import Names, Text, has_chinese, has_jieba, words_go_on
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Masking", "framed", "maskable", "piece_bounds"]
+__all__ = ["Masking", "MaskingObjective", "framed", "maskable", "piece_bounds"]
 
 SHORTEST_FRAMED = 8
 """Pieces of documents that are shorter keep all of their tokens."""
 
 Share = Annotated[float, Interval(ge=0, le=1)]
+_Masking = TypeVar("_Masking", bound="Masking")
+_MaskingObjective = TypeVar("_MaskingObjective", bound="MaskingObjective")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ class Masking:
     unit: Literal["token", "word", "span"] = "token"
     """What is masked as a whole: a token, a word, or a few words side by side (Joshi et al. 2020)."""
     chinese: Literal["jieba", "characters"] = "jieba"
-    """How Chinese text is cut into words: by jieba (`pip install jieba`), or each character is one."""
+    """How Chinese text is cut into words: by jieba, or each character is one. Without jieba (`pip install jieba`) a
+    tokenizer that was trained on Chinese is refused; a stray character in other text is then a word."""
     span_stop: Annotated[float, Interval(gt=0, le=1)] = 0.2
     """For spans: after each word the chance that the span ends there; lengths are geometric."""
     span_longest: Annotated[int, Gt(0)] = 10
@@ -71,21 +74,28 @@ class Masking:
             ) from None
         return Names([line.strip() for line in lines])
 
+    def settled(self: _Masking) -> _Masking:
+        """Returns the same with the names themselves in place of the file that lists them."""
+        return dataclasses.replace(self, entities=self.names.listed)
+
     def check_words(self, vocabulary: Vocabulary) -> None:
         """Refuses to cut text into words where that can't be done, before work starts.
 
         Raises:
-            InputError: no token holds a space, or there are Chinese characters and jieba is not installed.
+            InputError: no token holds a space, or some hold Chinese characters and jieba is not installed.
         """
         if self.unit == "token":
             return
-        if not any(b" " in piece for piece in vocabulary.pieces):
+        if not vocabulary.has_spaces:
             raise InputError(
                 f'unit = "{self.unit}" needs to know where words begin, and in this tokenizer no token holds a space',
                 'use unit = "token", or a tokenizer from `gristmill tokenizer train`',
             )
-        if self.chinese == "jieba" and has_chinese(vocabulary.pieces):
-            jieba_words()
+        if self.chinese == "jieba" and has_chinese(vocabulary.pieces) and not has_jieba():
+            raise InputError(
+                "Chinese text is cut into words by jieba, which is not installed",
+                'pip install jieba, or set chinese = "characters": each character is then a word',
+            )
 
     def mask(
         self,
@@ -196,6 +206,31 @@ class Masking:
             candidates = shuffled[at_first]
             taken[candidates[without[rows[candidates]]]] = True
         return taken
+
+
+class MaskingObjective(Objective):
+    """Abstract. Objectives that mask tokens, as their setting `masking` says."""
+
+    special: ClassVar[tuple[str, ...]] = ("mask",)
+    masking: Masking
+
+    @property
+    def scored_share(self) -> float:
+        """What is masked."""
+        return average(self.masking.rate)
+
+    def settled(self: _MaskingObjective) -> _MaskingObjective:
+        """Returns the objective with the names that it masks, where it was given a file of them."""
+        return dataclasses.replace(self, masking=self.masking.settled())  # type: ignore[type-var]
+
+    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Refuses a vocabulary without the special tokens, or one whose text can't be cut into words.
+
+        Raises:
+            InputError: something is missing.
+        """
+        super().check_vocabulary(vocabulary)
+        self.masking.check_words(vocabulary)
 
 
 def _up_to(

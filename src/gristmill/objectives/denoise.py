@@ -30,7 +30,7 @@ from jaxtyping import Int
 from gristmill.batch import Batch
 from gristmill.errors import InputError
 from gristmill.model.config import Kind
-from gristmill.objectives.base import Rate, TokenObjective, at
+from gristmill.objectives.base import HowHidden, Rate, TokenObjective, at
 from gristmill.objectives.pieces import (
     Flat,
     Pieces,
@@ -62,6 +62,7 @@ class Denoise(TokenObjective):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
     family: ClassVar[str] = "transformer"
     special: ClassVar[tuple[str, ...]] = ("bos", "mask")
+    hidden: ClassVar[HowHidden] = "rewritten"
 
     sentence_shuffling: Rate = 1.0
     """Share of the texts whose sentences are put in random order."""
@@ -102,6 +103,11 @@ class Denoise(TokenObjective):
                 f"masking, replacement and deletion together hit {total:.2f} of the tokens",
                 "choose shares whose sum is at most 1",
             )
+
+    @property
+    def positions_per_token(self) -> float:
+        """The text is read and written; what noise leaves out is counted too."""
+        return 2.0
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the texts with noise as the source, and the texts as what is to be written."""

@@ -35,31 +35,41 @@ from gristmill.model.config import Kind, ModelConfig
 from gristmill.model.family import Family
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
-from gristmill.objectives.base import Objective, Scores, hidden_states
-from gristmill.objectives.choosing import Masking, framed, maskable
+from gristmill.objectives.base import HowHidden, Rate, Scores, hidden_states
+from gristmill.objectives.choosing import Masking, MaskingObjective, Share, framed, maskable
 from gristmill.rows import Rows
-from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Detect"]
+__all__ = ["Detect", "ForGenerator"]
 
 SAMPLING = 0x9E3779B9
 """Tells the seed of what the generator says from that of dropout."""
 
 
-def _masking() -> Masking:
-    return Masking(rate=0.15, mask_share=1.0, random_share=0.0)
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForGenerator(Masking):
+    """What a generator has to replace: settings that a recipe leaves out are the paper's."""
+
+    rate: Rate = 0.15
+    """Share of the tokens that the generator says anew; two or more numbers are gone through in the training."""
+    mask_share: Share = 1.0
+    """Of these, the share that the mask token stands for: all of them in the paper."""
+    random_share: Share = 0.0
+    """Of these, the share that a random token stands for."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Detect(Objective):
+class Detect(MaskingObjective):
     """Replaced-token detection, with its generator trained beside."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
     family: ClassVar[str] = "bert"
-    special: ClassVar[tuple[str, ...]] = ("mask",)
+    # the better the generator, the harder to tell what it has replaced
+    comparable_over_time: ClassVar[bool] = False
+    hidden: ClassVar[HowHidden] = "by generator"
 
-    masking: Masking = dataclasses.field(default_factory=_masking)
+    masking: ForGenerator = dataclasses.field(default_factory=ForGenerator)
     """What the generator has to replace; by default 0.15 of the tokens, which are all masked, as in the paper."""
     generator_depth: Annotated[float, Gt(0), Interval(ge=0, le=1)] = 0.5
     """Layers of the generator as a share of the model's, rounded up; a half as in DeBERTaV3. One that is as good as
@@ -71,7 +81,7 @@ class Detect(Objective):
         """Returns the batch that the generator reads; what it is to say are the originals."""
         segments, vocabulary = rows.segments.astype(np.int64), rows.words
         tokens = framed(rows.tokens.astype(np.int64), segments, vocabulary)
-        eligible = maskable(tokens, segments, vocabulary)
+        eligible, real = maskable(tokens, segments, vocabulary), segments != 0
         masked, chosen = self.masking.mask(tokens, segments, eligible, vocabulary, rng, progress)
         return Batch(
             tokens=torch.from_numpy(masked),
@@ -79,6 +89,8 @@ class Detect(Objective):
             weights=torch.from_numpy(chosen).float(),
             segments=torch.from_numpy(segments),
             visibility=Visibility.FULL,
+            # the mean over all tokens beside the mean over the masked ones, also in a part of this batch
+            detection_weights=torch.from_numpy(real * (chosen.sum() / max(1, real.sum()))).float(),
         )
 
     def loss(self, model: Model, batch: Batch, dropout_seed: int = 0) -> Loss:
@@ -86,16 +98,16 @@ class Detect(Objective):
 
         What the generator says is drawn by `dropout_seed`; no gradient goes through it.
         """
+        assert batch.detection_weights is not None
         replaced, generated, masked = _replace(model, batch, dropout_seed)
-        real = (batch.segments != 0).float().flatten()
-        detected, _ = _detect(model, batch, replaced, real, dropout_seed)
-        scale = self.detection_weight * masked / real.sum().clamp(min=1)
+        weights = batch.detection_weights.flatten()
+        detected, _ = _detect(model, batch, replaced, weights, dropout_seed)
         return Loss(
-            total_nats=generated + scale * detected,
+            total_nats=generated + self.detection_weight * detected,
             weight=masked,
             parts={
                 "generator": (generated.detach(), masked),
-                "detector": (detected.detach(), real.sum()),
+                "detector": (detected.detach(), weights.sum()),
             },
         )
 
@@ -103,8 +115,8 @@ class Detect(Objective):
     def scores(self, model: Model, batch: Batch) -> Scores:
         """Returns the nats of telling whether each token was replaced."""
         replaced, _, _ = _replace(model, batch, 0)
-        real = batch.segments != 0
-        _, nats = _detect(model, batch, replaced, real.float().flatten(), 0)
+        real = (batch.segments != 0).float()
+        _, nats = _detect(model, batch, replaced, real.flatten(), 0)
         return Scores(nats.view(real.shape), real)
 
     def refine(self, config: ModelConfig) -> ModelConfig:
@@ -120,15 +132,6 @@ class Detect(Objective):
                 f'set model.family = "{self.family}" (or leave it out)',
             )
         return dataclasses.replace(config, generator_layers=math.ceil(self.generator_depth * config.layers))
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Refuses a vocabulary without a mask token, or Chinese words without jieba.
-
-        Raises:
-            InputError: something is missing.
-        """
-        super().check_vocabulary(vocabulary)
-        self.masking.check_words(vocabulary)
 
 
 def _replace(
@@ -171,14 +174,14 @@ def _detect(
     model: Model,
     batch: Batch,
     replaced: Int[Tensor, "B T"],
-    real: Float[Tensor, " N"],
+    weights: Float[Tensor, " N"],
     dropout_seed: int,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " N"]]:
     """The nats of telling which tokens are not the original ones, summed and one by one."""
     assert isinstance(model, Transformer)
     hidden = hidden_states(model, dataclasses.replace(batch, tokens=replaced), dropout_seed)
     return ops.binary_cross_entropy(
-        model.detect(hidden).flatten(), (replaced != batch.targets).flatten(), real
+        model.detect(hidden).flatten(), (replaced != batch.targets).flatten(), weights
     )
 
 

@@ -22,24 +22,33 @@ from torch import Tensor
 from gristmill.batch import Batch, Loss, Visibility
 from gristmill.model.base import Model
 from gristmill.model.config import Kind
-from gristmill.objectives.base import Objective, Rate, Scores, at, hidden_states, token_loss, token_scores
-from gristmill.objectives.choosing import Masking, maskable
+from gristmill.objectives.base import (
+    HowHidden,
+    Rate,
+    Scores,
+    at,
+    average,
+    hidden_states,
+    token_loss,
+    token_scores,
+)
+from gristmill.objectives.choosing import Masking, MaskingObjective, maskable
 from gristmill.objectives.pieces import check_shares
 from gristmill.rows import Rows
-from gristmill.vocabulary import Vocabulary
 
 __all__ = ["Hybrid"]
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Hybrid(Objective):
+class Hybrid(MaskingObjective):
     """Causal and masked next-token prediction together; a `causal_share` of 1 or 0 is one of them alone."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
     family: ClassVar[str] = "qwen3"
-    special: ClassVar[tuple[str, ...]] = ("mask",)
     lookahead: ClassVar[int] = 1
+    hidden: ClassVar[HowHidden] = "one before"
+    reads_whole: ClassVar[bool] = True
 
     causal_share: Rate = 0.5
     """Share of the rows that is causal. 0.0625 is the paper's, for a model that reads its text a thousand times. One
@@ -50,6 +59,12 @@ class Hybrid(Objective):
 
     def __post_init__(self) -> None:
         check_shares(causal_share=self.causal_share)
+
+    @property
+    def scored_share(self) -> float:
+        """Every token of the causal rows, and what is masked in the others."""
+        causal = average(self.causal_share)
+        return causal + (1 - causal) * average(self.masking.rate)
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the batch of causal and of masked rows; which are which is drawn."""
@@ -93,17 +108,10 @@ class Hybrid(Objective):
         )
 
     def scores(self, model: Model, batch: Batch) -> Scores:
-        """Returns the nats of each target that counts, in rows of both kinds."""
-        return token_scores(model, batch, hidden_states(model, batch))
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Refuses a vocabulary without a mask token, or Chinese words without jieba.
-
-        Raises:
-            InputError: something is missing.
-        """
-        super().check_vocabulary(vocabulary)
-        self.masking.check_words(vocabulary)
+        """Returns the nats of each target that counts, in rows of both kinds, which count alike."""
+        scores = token_scores(model, batch, hidden_states(model, batch))
+        parts = {name: scores.counted & of_rows[:, None] for name, of_rows in _halves(batch).items()}
+        return Scores(scores.nats, scores.weights, parts)
 
 
 def _halves(batch: Batch) -> dict[str, Tensor]:

@@ -20,22 +20,26 @@ import torch
 
 from gristmill.batch import Batch, Visibility
 from gristmill.model.config import Kind
-from gristmill.objectives.base import TokenObjective
-from gristmill.objectives.choosing import Masking, framed, maskable
+from gristmill.objectives.base import HowHidden, TokenObjective
+from gristmill.objectives.choosing import Masking, MaskingObjective, framed, maskable
 from gristmill.rows import Rows
-from gristmill.vocabulary import Vocabulary
 
 __all__ = ["Masked"]
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Masked(Masking, TokenObjective):
+class Masked(Masking, MaskingObjective, TokenObjective):
     """Masked language modelling."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
     family: ClassVar[str] = "modernbert"
-    special: ClassVar[tuple[str, ...]] = ("mask",)
+    hidden: ClassVar[HowHidden] = "in place"
+
+    @property
+    def masking(self) -> Masking:  # type: ignore[override]
+        """What is masked: these settings themselves."""
+        return self
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the batch in which some tokens are masked, and these are the targets that count."""
@@ -50,15 +54,6 @@ class Masked(Masking, TokenObjective):
             segments=torch.from_numpy(segments),
             visibility=Visibility.FULL,
         )
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Refuses a vocabulary without a mask token, or Chinese words without jieba.
-
-        Raises:
-            InputError: something is missing.
-        """
-        super().check_vocabulary(vocabulary)
-        self.check_words(vocabulary)
 
 
 EXPORT = Masked

@@ -28,26 +28,35 @@ from gristmill.model.base import Model
 from gristmill.model.config import Kind, ModelConfig
 from gristmill.model.family import Family
 from gristmill.model.transformer import Transformer
-from gristmill.objectives.base import Objective, Scores, hidden_states, token_loss, token_scores
-from gristmill.objectives.choosing import Masking, framed, maskable, piece_bounds
+from gristmill.objectives.base import (
+    HowHidden,
+    Scores,
+    hidden_states,
+    token_loss,
+    token_scores,
+)
+from gristmill.objectives.choosing import Masking, MaskingObjective, framed, maskable, piece_bounds
 from gristmill.objectives.sentences import sentence_ends
 from gristmill.rows import Rows
-from gristmill.vocabulary import Vocabulary
 
 __all__ = ["NextSentence"]
 
 SHORTEST_PAIR = 16
 """Pieces with fewer tokens are masked and make no pair."""
 
+DONORS = 16
+"""How many other pieces are looked at for a text that begins and ends as the true one does."""
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NextSentence(Objective):
+class NextSentence(MaskingObjective):
     """Masked language modelling together with next-sentence or sentence-order prediction, as BERT was trained."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
     family: ClassVar[str] = "bert"
     special: ClassVar[tuple[str, ...]] = ("mask", "cls", "sep")
+    hidden: ClassVar[HowHidden] = "in place"
 
     task: Literal["next", "order"] = "next"
     """What is told of a pair: whether the second text follows the first, or whether the two stand in order. Texts
@@ -61,7 +70,7 @@ class NextSentence(Objective):
         made = self._pairs(rows, rng)
         eligible = maskable(made.tokens, made.segments, vocabulary)
         masked, chosen = self.masking.mask(made.tokens, made.segments, eligible, vocabulary, rng, progress)
-        places = made.first // rows.tokens.shape[1], made.first % rows.tokens.shape[1]
+        places, pairs = divmod(made.first, rows.tokens.shape[1]), len(made.labels)
         return Batch(
             tokens=torch.from_numpy(masked),
             targets=torch.from_numpy(made.tokens),
@@ -73,7 +82,8 @@ class NextSentence(Objective):
                 rows=torch.from_numpy(places[0]),
                 columns=torch.from_numpy(places[1]),
                 labels=torch.from_numpy(made.labels),
-                weights=torch.ones(len(made.labels)),
+                # the mean over the pairs beside the mean over the masked tokens, also in a part of this batch
+                weights=torch.full((pairs,), int(chosen.sum()) / max(1, pairs)),
             ),
         )
 
@@ -86,13 +96,12 @@ class NextSentence(Objective):
         masked = token_loss(model, batch, hidden)
         scores = model.pair_logits(hidden[pairs.rows, pairs.columns])
         told = (F.cross_entropy(scores, pairs.labels, reduction="none") * pairs.weights).sum()
-        weight = pairs.weights.sum()
         return Loss(
-            total_nats=masked.total_nats + told * masked.weight / weight.clamp(min=1e-12),
+            total_nats=masked.total_nats + told,
             weight=masked.weight,
             parts={
                 "masked": (masked.total_nats.detach(), masked.weight),
-                "pair": (told.detach(), weight),
+                "pair": (told.detach(), pairs.weights.sum()),
             },
         )
 
@@ -113,15 +122,6 @@ class NextSentence(Objective):
                 f'set model.family = "{self.family}" (or leave it out), or use objective "masked"',
             )
         return dataclasses.replace(config, pair_head=True)
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Refuses a vocabulary without the special tokens, or Chinese words without jieba.
-
-        Raises:
-            InputError: something is missing.
-        """
-        super().check_vocabulary(vocabulary)
-        self.masking.check_words(vocabulary)
 
     def _pairs(self, rows: Rows, rng: np.random.Generator) -> "_Made":
         """Every piece as a pair, where it makes one; the others are framed and stay as they are."""
@@ -209,20 +209,38 @@ def _next(pieces: _Pieces, piece: int, draw: Float[np.ndarray, " 4"]) -> _Pair |
     cut = _cut(cuts, 0, room, draw[0])
     if cut is None:
         return None
+    other = _foreign(pieces, piece, room - cut, draw)
+    if other is None:
+        return None  # without another text to draw there would be but one answer
+    return (text[:cut], text[cut:room], 0) if draw[1] < 0.5 else (text[:cut], other, 1)
+
+
+def _foreign(
+    pieces: _Pieces, piece: int, size: int, draw: Float[np.ndarray, " 4"]
+) -> Int[np.ndarray, " N"] | None:
+    """Up to `size` tokens of another document that begin and end as the piece's own second text does.
+
+    They begin with a sentence. Where the piece is the end of its document, its own text lacks but the last token of a
+    sentence, and so do these: how a text ends would else tell whether it follows.
+    """
     others = pieces.documents != pieces.documents[piece]
     if not others.any():  # one long document: what stands elsewhere in it
         others = pieces.rows != pieces.rows[piece]
-    donors = np.flatnonzero(others & (pieces.after - pieces.first - 2 >= room - cut))
-    if not len(donors):
-        return None  # without another text to draw there would be but one answer
-    if draw[1] < 0.5:
-        return text[:cut], text[cut:room], 0
-    donor = int(donors[int(draw[2] * len(donors))])
-    other, size = pieces.tokens[pieces.text(donor)], room - cut
-    starts = np.append(0, pieces.cuts(donor))
-    starts = starts[starts <= len(other) - size]
-    start = int(starts[int(draw[3] * len(starts))])
-    return text[:cut], other[start : start + size], 1
+    donors = np.flatnonzero(others & (pieces.after - pieces.first - 2 >= size))
+    for donor in np.roll(donors, -int(draw[2] * len(donors)))[:DONORS].tolist():
+        text, cuts = pieces.tokens[pieces.text(donor)], pieces.cuts(donor)
+        first = int(pieces.first[donor])
+        starts = np.append(0, cuts) if not pieces.ordinary[first] or pieces.ends[first] else cuts
+        starts = starts[starts <= len(text) - size]
+        if not len(starts):
+            continue
+        start = int(starts[int(draw[3] * len(starts))])
+        end = start + size
+        if not pieces.ordinary[pieces.after[piece] - 1]:
+            end = int(cuts[cuts <= end + 1].max(initial=0)) - 1
+        if end - start >= max(1, size // 2):
+            return text[start:end]
+    return None
 
 
 def _order(pieces: _Pieces, piece: int, draw: Float[np.ndarray, " 4"]) -> _Pair | None:

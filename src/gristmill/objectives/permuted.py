@@ -12,15 +12,17 @@ through a plain encoder computes both streams, and the query stream only where s
     h_t = Attention(Q = h_t, KV = h of ranks <= t)     content sees content of ranks up to its own
 
 The first tokens of an order are context only: not predicted, and visible to all (as in the paper's published code,
-which leaves them in no order among themselves). They have rank 0, and so have special tokens. One row, in which d
-is predicted from a b e, and then b from a d e; the queries are the last two positions:
+which leaves them in no order among themselves). They have rank 0, and so have special tokens. Each text stands in
+the order in which it becomes visible, so that what a position sees is the text's beginning, an interval and no mask:
+where a token is from, only its position says. The text <cls> a b d e <sep>, in which d is predicted from a b e, and
+then b from a d e; the queries are the last two positions:
 
-    tokens     <cls> a   b   d   e   <sep> | <mask> <mask>
-    positions  0     1   2   3   4   5     | 2      3
+    tokens     <cls> a   e   <sep> d   b   | <mask> <mask>
+    positions  0     1   4   5     3   2   | 2      3
     targets                                | b      d
-    weights    0     0   0   0   0   0     | 1      1
-    ranks      0     0   2   1   0   0     | never  never      (when it becomes visible)
-    reach      0     0   2   1   0   0     | 1      0          (up to which rank it sees)
+    weights    0     0   0   0     0   0   | 1      1
+    ranks      0     0   0   0     1   2   | never  never      (when it becomes visible)
+    reach      0     0   0   0     1   2   | 1      0          (up to which rank it sees)
 """
 
 import dataclasses
@@ -36,7 +38,7 @@ from gristmill.batch import Batch, Visibility
 from gristmill.errors import InputError
 from gristmill.model.config import Kind, ModelConfig
 from gristmill.model.visibility import segment_positions
-from gristmill.objectives.base import Rate, TokenObjective, at
+from gristmill.objectives.base import HowHidden, Rate, TokenObjective, at, average
 from gristmill.objectives.choosing import framed
 from gristmill.objectives.pieces import Pieces, check_shares, first_of_each, shuffled_within
 from gristmill.rows import Rows
@@ -58,6 +60,7 @@ class Permuted(TokenObjective):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder"})
     family: ClassVar[str] = "modernbert"
     special: ClassVar[tuple[str, ...]] = ("mask",)
+    hidden: ClassVar[HowHidden] = "in order"
 
     predicted: Rate = 1 / 6
     """Share of the text that is predicted, the last of each order; the paper's is 1/6 (K = 6)."""
@@ -67,6 +70,16 @@ class Permuted(TokenObjective):
 
     def __post_init__(self) -> None:
         check_shares(predicted=self.predicted)
+
+    @property
+    def positions_per_token(self) -> float:
+        """The text, and a query for each token that is predicted."""
+        return 1 + self.scored_share
+
+    @property
+    def scored_share(self) -> float:
+        """What is predicted."""
+        return average(self.predicted)
 
     def check(self, config: ModelConfig) -> None:
         """Refuses a model that it can't train: queries stand at their row's end, and biases go by where they stand.
@@ -110,7 +123,7 @@ def predict_given(
 def _with_queries(
     tokens: Int[Tensor, "B T"], segments: Int[Tensor, "B T"], ranks: Int[Tensor, "B T"], mask_id: int
 ) -> Batch:
-    """The two streams as one: a query is appended for each token of a rank above 0."""
+    """The two streams as one: segments in the order of their ranks, and a query for each token of a rank above 0."""
     B = len(tokens)
     rows, columns = (ranks > 0).nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=B)
@@ -124,17 +137,26 @@ def _with_queries(
         return torch.cat([content, block], dim=1)
 
     here = (rows, columns)
-    nothing = torch.zeros_like(tokens)
+    positions, nothing = segment_positions(segments), torch.zeros_like(tokens)
+    order = _by_rank(segments, ranks)
+    shown = ranks.gather(1, order)
     return Batch(
-        tokens=appended(tokens, torch.full_like(rows, mask_id)),
+        tokens=appended(tokens.gather(1, order), torch.full_like(rows, mask_id)),
         targets=appended(nothing, tokens[here]),
         weights=appended(nothing, torch.ones_like(rows)).float(),
         segments=appended(segments, segments[here]),
         visibility=Visibility.RANKED,
-        positions=appended(segment_positions(segments), segment_positions(segments)[here]),
-        ranks=appended(ranks, torch.full_like(rows, NEVER)),
-        reach=appended(ranks, ranks[here] - 1),
+        positions=appended(positions.gather(1, order), positions[here]),
+        ranks=appended(shown, torch.full_like(rows, NEVER)),
+        reach=appended(shown, ranks[here] - 1),
     )
+
+
+def _by_rank(segments: Int[Tensor, "B T"], ranks: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """The columns of each row, those of a segment by rank and otherwise as they were."""
+    pieces = torch.zeros_like(segments)
+    pieces[:, 1:] = (segments[:, 1:] != segments[:, :-1]).cumsum(1)
+    return torch.argsort(pieces * (ranks.max() + 1) + ranks, dim=1, stable=True)
 
 
 def _orders(pieces: Pieces, share: float, longest: int, rng: np.random.Generator) -> Int[np.ndarray, " N"]:

@@ -36,6 +36,7 @@ class Prefix(TokenObjective):
     kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
     family: ClassVar[str] = "qwen3"
     lookahead: ClassVar[int] = 1
+    reads_whole: ClassVar[bool] = True
 
     share: tuple[Share, Share] = (0.0, 1.0)
     """How much of each text is prefix: a share drawn between these two. All shares are as likely in the paper; a
@@ -45,6 +46,11 @@ class Prefix(TokenObjective):
         low, high = self.share
         if low > high:
             raise InputError(f"share = {list(self.share)} is no range", f"set share = [{high}, {low}]")
+
+    @property
+    def scored_share(self) -> float:
+        """What comes after the prefix."""
+        return 1 - sum(self.share) / 2
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the batch in which each piece begins with a prefix, and what follows it is predicted."""

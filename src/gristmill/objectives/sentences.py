@@ -1,6 +1,5 @@
 """Where sentences end, told from the bytes that tokens stand for."""
 
-import functools
 import re
 
 import numpy as np
@@ -22,16 +21,12 @@ def sentence_ends(tokens: Int[np.ndarray, " N"], vocabulary: Vocabulary) -> Bool
 
     Closing quotes belong to the sentence. A full stop, which may be part of a number or of an abbreviation, needs a
     space after it, unless the vocabulary has no spaces at all (WordPiece). A character may be spread over several
-    tokens; the last of them counts.
+    tokens; the last of them counts. A special token is a space: a sentence ends at the end of its document.
     """
-    text = b"".join([vocabulary.pieces[token] for token in tokens.tolist()])
-    pattern = _END if _has_spaces(vocabulary) else _END_WITHOUT_SPACES
+    text = b"".join([vocabulary.pieces[token] or b" " for token in tokens.tolist()])
+    pattern = _END if vocabulary.has_spaces else _END_WITHOUT_SPACES
     last_bytes = np.array([match.end() - 1 for match in pattern.finditer(text)], dtype=np.int64)
     ends = np.zeros(len(tokens), dtype=bool)
-    ends[np.searchsorted(np.cumsum(vocabulary.lengths[tokens]), last_bytes, side="right")] = True
+    after = np.cumsum(np.maximum(vocabulary.lengths[tokens], 1))
+    ends[np.searchsorted(after, last_bytes, side="right")] = True
     return ends
-
-
-@functools.lru_cache(maxsize=8)
-def _has_spaces(vocabulary: Vocabulary) -> bool:
-    return any(b" " in piece for piece in vocabulary.pieces)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int
 from gristmill.batch import Batch
 from gristmill.errors import InputError
 from gristmill.model.config import Kind
-from gristmill.objectives.base import Rate, TokenObjective, at
+from gristmill.objectives.base import HowHidden, Rate, TokenObjective, at, average
 from gristmill.objectives.pieces import (
     Flat,
     Pieces,
@@ -31,6 +31,8 @@ from gristmill.objectives.pieces import (
     source_and_target,
 )
 from gristmill.rows import Rows
+from gristmill.tokenizer.framing import start_token
+from gristmill.vocabulary import Vocabulary
 
 __all__ = ["Spans"]
 
@@ -42,7 +44,8 @@ class Spans(TokenObjective):
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"encoder-decoder"})
     family: ClassVar[str] = "t5"
-    special: ClassVar[tuple[str, ...]] = ("bos", "eos")
+    special: ClassVar[tuple[str, ...]] = ("eos",)
+    hidden: ClassVar[HowHidden] = "by sentinel"
 
     rate: Rate = 0.15
     """Share of the text that is left out."""
@@ -56,6 +59,16 @@ class Spans(TokenObjective):
         lengths = self.mean_length if isinstance(self.mean_length, tuple) else (self.mean_length,)
         if not lengths or min(lengths) < 1:
             raise InputError(f"mean_length is {self.mean_length}, expected 1 or more", "T5's is 3.0")
+
+    @property
+    def positions_per_token(self) -> float:
+        """Each token is read or written, and each sentinel both."""
+        return 1 + 2 * average(self.rate) / average(self.mean_length)
+
+    @property
+    def scored_share(self) -> float:
+        """What is written: the tokens that are left out, and a sentinel for each span."""
+        return average(self.rate) * (1 + 1 / average(self.mean_length))
 
     def prepare(self, rows: Rows, rng: np.random.Generator, progress: float = 0.0) -> Batch:
         """Returns the texts without some spans as the source, and the spans as what is to be written."""
@@ -75,8 +88,17 @@ class Spans(TokenObjective):
             _source(pieces, left_out, begins, sentinels),
             _target(pieces, left_out, begins, sentinels, words.id("eos")),
             rows=len(rows.tokens),
-            start=words.id("bos"),
+            start=start_token(words.special),
         )
+
+    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Refuses a vocabulary without an end, sentinels, or what the decoder begins with.
+
+        Raises:
+            InputError: one is missing.
+        """
+        super().check_vocabulary(vocabulary)
+        start_token(vocabulary.special)
 
     def _counts(
         self, pieces: Pieces, places: Int[np.ndarray, " places"], progress: float

@@ -6,6 +6,7 @@ a tokenizer spells the space before a word, or whether a character is spread ove
 
 import functools
 import importlib
+import importlib.util
 import logging
 import re
 import warnings
@@ -15,12 +16,13 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Int
 
-from gristmill.errors import InputError
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Names", "Text", "has_chinese", "jieba_words", "words_go_on"]
+__all__ = ["Names", "Text", "has_chinese", "has_jieba", "jieba_words", "words_go_on"]
 
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+# the first two bytes of each of them in UTF-8: a token may hold a part of a character
+_CHINESE_BYTES = re.compile(rb"[\xe4-\xe9][\x80-\xbf]|\xe3[\x90-\xbf]|\xef[\xa4-\xab]|\xf0[\xa0-\xbf]")
 _APOSTROPHES = (ord("'"), ord("’"))
 _REMEMBERED = 200_000  # stretches of Chinese text whose words are kept, about 50 MB
 
@@ -59,7 +61,8 @@ class Text:
 def words_go_on(text: Text, *, chinese: str) -> Bool[np.ndarray, " C"]:
     """Returns which characters are in one word with the one before: letters and digits, and apostrophes between them.
 
-    Chinese characters side by side are cut into words by "jieba", or are a word each ("characters").
+    Chinese characters side by side are cut into words by "jieba", or are a word each ("characters"). Where jieba is not
+    installed they are a word each too: only text that is not Chinese comes here without it (`Masking.check_words`).
     """
     letters = _letters(text.code)
     before, after = np.append(False, letters)[:-1], np.append(letters, False)[1:]
@@ -67,8 +70,9 @@ def words_go_on(text: Text, *, chinese: str) -> Bool[np.ndarray, " C"]:
     goes_on: Bool[np.ndarray, " C"] = (
         (letters & before) | between | (letters & np.append(False, between)[:-1])
     )
-    if chinese == "jieba":
-        for match in _CHINESE.finditer(text.text):
+    runs = list(_CHINESE.finditer(text.text)) if chinese == "jieba" else []
+    if runs and has_jieba():
+        for match in runs:
             start, after_run = match.span()
             goes_on[start:after_run] = True
             goes_on[[start + begin for begin in jieba_words()(match[0])]] = False
@@ -103,22 +107,17 @@ class JiebaWords:
         return begins
 
 
+def has_jieba() -> bool:
+    """Returns whether jieba is installed."""
+    return importlib.util.find_spec("jieba") is not None
+
+
 @functools.cache
 def jieba_words() -> JiebaWords:
-    """Returns the words of jieba's own dictionary, which is loaded once.
-
-    Raises:
-        InputError: jieba is not installed.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its code is older than some warnings of Python
-            jieba = importlib.import_module("jieba")
-    except ImportError as error:
-        raise InputError(
-            "Chinese text is cut into words by jieba, which is not installed",
-            'pip install jieba, or set chinese = "characters": each character is then a word',
-        ) from error
+    """Returns the words of jieba's own dictionary, which is loaded once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its code is older than some warnings of Python
+        jieba = importlib.import_module("jieba")
     jieba.setLogLevel(logging.WARNING)
     tokenizer = jieba.Tokenizer()
     tokenizer.initialize()
@@ -126,8 +125,8 @@ def jieba_words() -> JiebaWords:
 
 
 def has_chinese(pieces: Iterable[bytes]) -> bool:
-    """Returns whether there are Chinese characters in a vocabulary."""
-    return any(_CHINESE.search(piece.decode("utf-8", "ignore")) for piece in pieces if len(piece) > 2)
+    """Returns whether a vocabulary has tokens for Chinese characters or for parts of them, single bytes aside."""
+    return any(_CHINESE_BYTES.search(piece) for piece in pieces)
 
 
 @final
@@ -135,7 +134,8 @@ class Names:
     """A list of names, found in a text from left to right, the longest first."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = frozenset(name for name in names if name)
+        self.listed = tuple(name for name in names if name)
+        self._names = frozenset(self.listed)
         sizes: dict[str, set[int]] = {}
         for name in self._names:
             sizes.setdefault(name[0], set()).add(len(name))

@@ -94,26 +94,29 @@ class Loader:
         return self._plans[epoch]
 
     def _prepare(self, cursor: Cursor, number: int, steps: int) -> Step:
-        batches, documents, tokens = [], [], 0
-        for micro in range(self.rows // self.micro_rows):
-            parts, missing = [], self.micro_rows
-            while missing:  # a batch may reach over the end of an epoch
-                plan = self.plan(cursor.epoch)
-                taken = min(missing, plan.rows - cursor.row)
-                parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
-                missing -= taken
-                end = cursor.row + taken == plan.rows
-                cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)
-            rows = dataclasses.replace(
-                parts[0],
-                tokens=np.concatenate([p.tokens for p in parts]),
-                segments=np.concatenate([p.segments for p in parts]),
-                following=np.concatenate([p.following for p in parts]),
-                documents=sum((p.documents for p in parts), ()),
-                vocabulary=self.vocabulary,
-            )
-            rng = stream(self.seed, "objective", number, micro)
-            batches.append(self.objective.prepare(rows, rng, min(1.0, number / max(1, steps))))
-            documents += [self.store.document_ids[d] for row in rows.documents for d in row]
-            tokens += int((rows.segments != 0).sum())
-        return Step(tuple(batches), tuple(dict.fromkeys(documents)), tokens, cursor)
+        parts, missing = [], self.rows
+        while missing:  # a step may reach over the end of an epoch
+            plan = self.plan(cursor.epoch)
+            taken = min(missing, plan.rows - cursor.row)
+            parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
+            missing -= taken
+            end = cursor.row + taken == plan.rows
+            cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)
+        rows = dataclasses.replace(
+            parts[0],
+            tokens=np.concatenate([p.tokens for p in parts]),
+            segments=np.concatenate([p.segments for p in parts]),
+            following=np.concatenate([p.following for p in parts]),
+            documents=sum((p.documents for p in parts), ()),
+            vocabulary=self.vocabulary,
+        )
+        # prepared as a whole and then split: how much fits into memory decides nothing of what is learnt
+        rng = stream(self.seed, "objective", number)
+        batch = self.objective.prepare(rows, rng, min(1.0, number / max(1, steps)))
+        documents = [self.store.document_ids[d] for row in rows.documents for d in row]
+        return Step(
+            batches=batch.split(self.micro_rows),
+            documents=tuple(dict.fromkeys(documents)),
+            tokens=int((rows.segments != 0).sum()),
+            after=cursor,
+        )

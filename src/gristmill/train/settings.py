@@ -15,7 +15,7 @@ from gristmill.train.optimizer import OptimizerSettings
 from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import parse_budget
 
-__all__ = ["DOCUMENT_MARKS", "OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
+__all__ = ["OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
 
 ACTIVATION_BYTES = 600_000_000
 """What the activations of a micro-batch may take; beyond a few thousand tokens larger ones are hardly faster."""
@@ -82,13 +82,6 @@ class PretrainSettings:
 
 OBJECTIVE_OF_KIND = {"decoder": "causal", "encoder": "masked", "encoder-decoder": "spans"}
 
-DOCUMENT_MARKS = {
-    "decoder": ("bos", "eos"),
-    "encoder": ("cls", "sep"),
-    "encoder-decoder": ("bos", "eos"),
-}
-"""The special tokens that begin and end a stored document: an encoder's are what it is asked about later."""
-
 
 def default_objective(kind: str) -> Objective:
     """Returns the objective that a kind of model is trained with where a recipe names none."""
@@ -103,7 +96,8 @@ def resolve_batch(settings: PretrainSettings, config: ModelConfig) -> tuple[int,
     """
     tokens = settings.batch_tokens or 4096 * max(1, config.width // 256)
     rows = max(1, round(tokens / settings.row_tokens))
-    fits = ACTIVATION_BYTES // activation_bytes_per_token(config, bfloat16=True)
+    positions = 1.0 if settings.objective is None else settings.objective.positions_per_token
+    fits = ACTIVATION_BYTES // activation_bytes_per_token(config, bfloat16=True, positions=positions)
     micro_tokens = settings.micro_batch_tokens or min(8192, fits)
     micro = max(1, min(rows, micro_tokens // settings.row_tokens))
     while rows % micro:

@@ -107,6 +107,11 @@ class Trainer:
         self.objective = settings.objective or default_objective(model_config.kind)
         self.objective.check(model_config)
         self.objective.check_vocabulary(vocabulary)
+        if vocabulary.size > model_config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {vocabulary.size:,} tokens, the model's vocabulary {model_config.vocab_size:,}",
+                "they belong to different runs: name the tokenizer that the shards were written with",
+            )
         self.rows, self.micro_rows = resolve_batch(settings, model_config)
         self.budget = parse_budget(settings.budget)
         self.scratch = directory / SCRATCH
@@ -167,7 +172,12 @@ class Trainer:
         self.plan = self._plan_from(self.decisions) or self._first_plan()
         self._trim_curve()
         self._checkpointed_at = time.perf_counter()
-        self._flops_per_token = training_flops_per_token(self.config, self.settings.row_tokens)
+        self._flops_per_token = training_flops_per_token(
+            self.config,
+            self.settings.row_tokens,
+            scored=self.objective.scored_share,
+            positions=self.objective.positions_per_token,
+        )
 
     def _decide(self) -> dict[str, Any]:
         """Reads, or makes and writes down, what depends on the machine and the clock."""
@@ -275,6 +285,8 @@ class Trainer:
     def _plan_from(self, decisions: dict[str, Any]) -> Plan | None:
         """The plan in force at this step: later corrections by a run that died are followed again when they are due."""
         due = [entry for entry in decisions["plans"] if entry["from_step"] <= self.step]
+        # by step: of two runs that died, the first may have got further than the second
+        due.sort(key=lambda entry: entry["from_step"])
         return Plan.from_json(due[-1]["plan"]) if due else None
 
     def _first_plan(self) -> Plan:
@@ -320,16 +332,21 @@ class Trainer:
         self.decisions["plans"].append({"from_step": self.step, "plan": plan.to_json()})
         write_json(self.directory / "plan.json", self.decisions)
 
+    def _follow(self) -> bool:
+        """Goes on by the plan that was written down at this step, if one was, and returns whether one was."""
+        written = [entry for entry in self.decisions["plans"] if entry["from_step"] == self.step]
+        if written:
+            self.plan = Plan.from_json(written[-1]["plan"])
+        return bool(written)
+
+    def _is_refit_due(self) -> bool:
+        """Whether a wall-time plan is looked at again; never where a run that died came by and let it be."""
+        if self.budget.unit != "seconds" or self.step <= self._followed_until:
+            return False
+        return self.step % 10 == 0 or self._seconds_per_step > REFIT_SHARE / 2 * self.budget.amount
+
     def _refit(self) -> None:
         """Corrects a wall-time plan by what steps and validations have really taken."""
-        if self.budget.unit != "seconds":
-            return
-        written = [entry for entry in self.decisions["plans"] if entry["from_step"] == self.step]
-        if written:  # decided by the run that this one resumes
-            self.plan = Plan.from_json(written[-1]["plan"])
-            return
-        if self.step <= self._followed_until:
-            return  # a run that died came by here and changed nothing
         total = self._steps_until(self.budget.amount)
         error = abs(total - self.plan.steps) * self._seconds_per_step
         if error > REFIT_SHARE * self.budget.amount or error > 0.2 * (self.budget.amount - self._elapsed()):
@@ -341,7 +358,7 @@ class Trainer:
     # --- a step ---------------------------------------------------------------------------------------------------
 
     def _one_step(self) -> None:
-        if self.step % 10 == 0 or self._seconds_per_step > REFIT_SHARE / 2 * self.budget.amount:
+        if not self._follow() and self._is_refit_due():
             self._refit()
         started = time.perf_counter()
         step = self.loader.step(self.cursor, self.step, self.plan.steps)
@@ -444,7 +461,8 @@ class Trainer:
                 f"the validation loss is {scores.nats_per_token} after step {self.step:,}",
                 "lower the optimizer's learning_rate, or raise warmup",
             )
-        if self.best is None or scores.nats_per_token < self.best["nats_per_token"]:
+        later_is_better = not self.objective.comparable_over_time
+        if self.best is None or later_is_better or scores.nats_per_token < self.best["nats_per_token"]:
             name = f"best-{self.step:08d}.safetensors"
             self._save_weights(self.scratch / name)
             self.best = {
@@ -519,6 +537,8 @@ class Trainer:
         if validation is not None:
             line["validation_nats_per_token"] = validation.nats_per_token
             line["validation_bits_per_byte"] = validation.bits_per_byte
+            if validation.parts_nats:
+                line["validation_parts_nats"] = dict(validation.parts_nats)
         with disk_errors(self.curve), self.curve.open("a") as file:
             file.write(json.dumps(line) + "\n")
         for hook in self.hooks:
@@ -578,7 +598,8 @@ class Trainer:
         if self._last_scores is None:  # resumed after the last step
             with self._averaged():
                 self._last_scores = self._score(self.model)
-        assert self.best is not None
+        if self.best is None:  # its weights were damaged after the last step: those of the last step stand
+            self.best = {"step": self.step, "nats_per_token": self._last_scores.nats_per_token}
         last = scores = self._last_scores
         (self.directory / "last.safetensors").unlink(missing_ok=True)
         if self.best["step"] == self.step:
@@ -624,6 +645,8 @@ class Trainer:
             "last": {"step": self.step, "nats_per_token": last.nats_per_token},
             "resumed": self.resumed,
         }
+        if scores.parts_nats:
+            metrics["validation_parts_nats"] = dict(scores.parts_nats)
         return Trained(metrics=metrics, validation=scores)
 
     def _elapsed(self) -> float:

@@ -1,10 +1,11 @@
 """The loss on a whole set of documents, document by document."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
 from gristmill.corpus.rows import plan_epoch, read_rows
 from gristmill.corpus.shards import TokenStore
@@ -22,10 +23,13 @@ class DocumentScores:
     """What each document's text costs. Tokens that stand for no text (the end of a document) are not counted."""
 
     nats: Float[np.ndarray, " documents"]
-    tokens: Int[np.ndarray, " documents"]
-    """Those that were predicted: all of them under `causal`, a sample of them under `masked`."""
-    text_bytes: Int[np.ndarray, " documents"]
-    """The size of what was predicted, in UTF-8."""
+    tokens: Num[np.ndarray, " documents"]
+    """Those that were predicted: all of them under `causal`, a sample of them under `masked`; each counts as in training,
+    so that under `hybrid` a masked row is as many tokens as it has."""
+    text_bytes: Num[np.ndarray, " documents"]
+    """The size of what was predicted, in UTF-8; each token counts as in `tokens`."""
+    parts_nats: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The mean loss of each part that the objective reports on its own."""
 
     @property
     def nats_per_token(self) -> float:
@@ -64,8 +68,8 @@ def score_documents(
     lengths = np.diff(store.offsets)
     plan = plan_epoch(lengths, row_tokens, seed=0, epoch=0, shuffle=False, lookahead=objective.lookahead)
     documents = len(lengths)
-    nats = np.zeros(documents)
-    tokens, text_bytes = np.zeros(documents, dtype=np.int64), np.zeros(documents, dtype=np.int64)
+    nats, tokens, text_bytes = np.zeros((3, documents))
+    parts: dict[str, Float[np.ndarray, " 2"]] = {}
     device = next(model.parameters()).device
     rows_at_a_time = max(1, batch_tokens // row_tokens)
     wanted = min(plan.rows, maximum_rows or plan.rows)
@@ -75,15 +79,22 @@ def score_documents(
         batch = objective.prepare(rows, stream(0, "validation", first), 1.0)
         scores = objective.scores(model, batch.to(device))
         targets = batch.targets.numpy()
-        counts = scores.counted.cpu().numpy() & vocabulary.is_ordinary[targets]
+        weights = scores.weights.double().cpu().numpy() * vocabulary.is_ordinary[targets]
+        counts = weights != 0
         which = _documents_of_positions(batch.segments.numpy(), rows.documents)[counts.ravel()]
-        np.add.at(nats, which, scores.nats.double().cpu().numpy()[counts])
-        np.add.at(tokens, which, 1)
-        np.add.at(text_bytes, which, vocabulary.lengths[targets[counts]])
+        each, weights = scores.nats.double().cpu().numpy()[counts], weights[counts]
+        np.add.at(nats, which, each * weights)
+        np.add.at(tokens, which, weights)
+        np.add.at(text_bytes, which, vocabulary.lengths[targets[counts]] * weights)
+        for name, positions in scores.parts.items():
+            inside = positions.cpu().numpy()[counts]
+            sums = np.array([(each * weights)[inside].sum(), weights[inside].sum()])
+            parts[name] = parts.get(name, np.zeros(2)) + sums
     model.train(was_training)
     if objective.whole and wanted == plan.rows:
-        text_bytes = store.text_bytes.astype(np.int64)  # exact also where tokens overlap in bytes
-    return DocumentScores(nats=nats, tokens=tokens, text_bytes=text_bytes)
+        text_bytes = store.text_bytes.astype(np.float64)  # exact also where tokens overlap in bytes
+    means = {name: float(total / weight) for name, (total, weight) in parts.items() if weight}
+    return DocumentScores(nats=nats, tokens=tokens, text_bytes=text_bytes, parts_nats=means)
 
 
 def _documents_of_positions(segments: np.ndarray, documents: tuple[tuple[int, ...], ...]) -> np.ndarray:
