@@ -845,7 +845,7 @@ def _collect(name: str, comparison: Comparison, cells: list[Cell], directory: Pa
         for cell, artifact in measured.items()
     }
     facts = summarise(name, comparison, figures, settings)
-    facts["machine"] = describe_machine()
+    facts["machine"] = describe_machine(pick_device(cells[0].recipe.pretrain.device))
     with draft(out, **parts) as work:
         write_json(work.path / "comparison.json", facts)
         write_text(work.path / "comparison.html", render_comparison(facts))

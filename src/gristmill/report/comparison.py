@@ -143,7 +143,8 @@ def _floor(column: str, facts: Mapping[str, Any]) -> str:
         return (
             "Pieces of validation text, each scored by itself; lower is better."
             if way == "left to right"
-            else "A pseudo-likelihood: each token given what stands around it. It can't be compared with left to right."
+            else "A pseudo-likelihood, each token given what stands around it: lower is better, but no likelihood, and not to be "
+            "compared with left to right."
         )
     first: Mapping[str, Any] = next(iter(details.values()))
     if kind == "probe":
@@ -218,16 +219,12 @@ def _table(columns: Sequence[str], facts: Mapping[str, Any]) -> Markup | None:
 
 def _conditions(facts: Mapping[str, Any]) -> str:
     """Under what times and memory were measured."""
-    found = facts["conditions"]
-    jobs, threads = (
-        " or ".join(str(each) for each in found[name]) or "an unknown number of"
-        for name in ("jobs", "threads")
-    )
-    machine = facts.get("machine") or {}
-    where = f" on {machine.get('gpu') or machine['cpu']}" if machine else ""
+    found = {name: " or ".join(map(str, values)) for name, values in facts["conditions"].items()}
+    machine = facts.get("machine")
+    where = f" on {machine['gpu'] or machine['cpu']}" if machine else ""
     return (
-        f"In {' or '.join(found['precision'])}{where}. Times are those of up to {jobs} at a time, with {threads} "
-        "to each in threads; runs beside each other take turns at memory, and are slower than alone."
+        f"In {found['precision']}{where}, up to {found['jobs']} runs at a time, threads of each: {found['threads']}. "
+        "Runs beside each other are slower than one alone."
     )
 
 
