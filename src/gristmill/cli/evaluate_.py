@@ -46,7 +46,7 @@ def command(
     from gristmill.evaluate.likelihood import figures, score_texts
     from gristmill.evaluate.scoring import name_of, objective_of
     from gristmill.generate import load_run
-    from gristmill.train.settings import OBJECTIVE_OF_KIND
+    from gristmill.train.settings import default_objective
 
     loaded = load_run(run)
     documents = _documents(run, sources, overrides)
@@ -57,7 +57,7 @@ def command(
         )
     trained_on = loaded.artifact.manifest.config.get("pretrain", {}).get("row_tokens")
     row_tokens = row_tokens or trained_on or min(most, 2048)
-    objective = objective_of(loaded.artifact.manifest.config)
+    objective = objective_of(loaded.artifact.manifest.config) or default_objective(loaded.config.kind)
     scores = score_texts(
         loaded.model, loaded.tokenizer, documents, row_tokens=row_tokens, objective=objective
     )
@@ -65,7 +65,7 @@ def command(
         scores, seed=seed, languages=[d.language for d in documents], sources=[d.source for d in documents]
     )
     result["row_tokens"] = row_tokens
-    result["objective"] = name_of(objective) or OBJECTIVE_OF_KIND[loaded.config.kind]
+    result["objective"] = name_of(objective)
     if as_json:
         print_json(result)
         return
@@ -89,7 +89,7 @@ def command(
             if len(result[group]) > 1:
                 _add(table, label, figure)
     console().print(table)
-    if result["objective"] != "causal":
+    if not objective.whole:
         click.echo(
             f'what is predicted is what objective "{result["objective"]}" hides: compare with runs of it alone'
         )

@@ -84,8 +84,8 @@ def _figure(scores: DocumentScores, chosen: np.ndarray, seed: int) -> dict[str, 
     per_token = float(nats.sum() / max(1, tokens.sum()))
     figure: dict[str, Any] = {
         "documents": int(counted.sum()),
-        "tokens": int(tokens.sum()),
-        "text_bytes": int(text_bytes.sum()),
+        "tokens": round(tokens.sum()),
+        "text_bytes": round(text_bytes.sum()),
         "nats_per_token": per_token,
         "perplexity": math.exp(min(per_token, 700.0)),
         "bits_per_byte": float(nats.sum() / math.log(2) / max(1, text_bytes.sum())),
