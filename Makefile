@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/gristmill run recipes/demo.toml
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
