@@ -499,6 +499,8 @@ def _run_evaluation(recipe: Recipe, out: Path, stages: dict[str, Artifact], list
                 sources=[Path(document.source).name for document in documents],
             )
         )
+        # whether these figures are the text's own, or of what was hidden of it
+        work.metrics["whole"] = recipe.pretrain.objective is None or recipe.pretrain.objective.whole
         listener.progress("samples", 0, None)
         if loaded.config.kind == "decoder":
             lines = _continuations(recipe.samples, loaded, documents)
