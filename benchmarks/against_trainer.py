@@ -16,13 +16,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import print_table, write_result
+from common import in_process, print_table, write_result
 
 DEPTH, WIDTH, HEADS, VOCABULARY, ROW, BATCH_ROWS = 4, 192, 3, 8192, 128, 32
 FEED_FORWARD = {"masked": 512, "causal": 512}
@@ -168,16 +166,6 @@ def measured(what: str, folder: Path, name: str, framing: str) -> float:
     ).nats_per_token
 
 
-def in_process(*arguments: str) -> dict:
-    """Runs this file with these arguments in a process of its own and returns the JSON that it prints last."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True,
-        env=environment,
-    )  # fmt: skip
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -209,15 +197,19 @@ def main() -> None:
     common = ["--books", str(arguments.books), "--tokens", str(arguments.tokens), "--folder", str(folder)]
     rows = []
     for what in ("masked", "causal") if arguments.only is None else (arguments.only,):
-        seconds = in_process(*common, "--step", "stock", what)["seconds"]
+        seconds = in_process(__file__, *common, "--step", "stock", what)["seconds"]
         theirs = min(
-            in_process(*common, "--step", "measure", what, f"stock-{what}", framing)["nats"]
+            in_process(__file__, *common, "--step", "measure", what, f"stock-{what}", framing)["nats"]
             for framing in ("framed", "running")
         )
         runs = []
         for seed in range(arguments.seeds):
-            metrics = in_process(*common, "--step", "ours", what, str(seconds * arguments.share), str(seed))
-            nats = in_process(*common, "--step", "measure", what, f"ours-{what}-{seed}", "framed")["nats"]
+            metrics = in_process(
+                __file__, *common, "--step", "ours", what, str(seconds * arguments.share), str(seed)
+            )
+            nats = in_process(__file__, *common, "--step", "measure", what, f"ours-{what}-{seed}", "framed")[
+                "nats"
+            ]
             runs.append(
                 {
                     "seed": seed,

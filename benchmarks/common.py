@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,17 @@ def write_result(name: str, rows: Any, **facts: Any) -> Path:
     }
     path.write_text(json.dumps(table, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def in_process(script: str, *arguments: str) -> dict[str, Any]:
+    """Runs a script with these arguments in a process of its own and returns the JSON that it prints last."""
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, *arguments], check=True, stdout=subprocess.PIPE, text=True,
+        env=environment,
+    )  # fmt: skip
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def print_table(columns: list[str], rows: list[list[Any]]) -> None:

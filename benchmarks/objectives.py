@@ -15,15 +15,12 @@ Writes benchmarks/results/objectives.json. Needs `accelerate`.
 import argparse
 import dataclasses
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import print_table, write_result
+from common import in_process, print_table, write_result
 
 DEPTH, WIDTH, VOCABULARY, ROW, ROWS = 8, 512, 8192, 512, 16
 PEER = {
@@ -205,15 +202,6 @@ def quantiles(lengths):
     return np.quantile(lengths, (0.05, 0.5, 0.95))
 
 
-def in_process(*arguments: str) -> dict:
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True,
-        env=environment,
-    )  # fmt: skip
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,11 +219,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prepare(arguments.data, folder)
     common = ["--data", str(arguments.data), "--folder", str(folder), "--step"]
-    even = in_process(*common, "unpadded")
-    stock = {kind: in_process(*common, "stock", kind) for kind in ("causal", "masked", "sequence")}
+    even = in_process(__file__, *common, "unpadded")
+    stock = {kind: in_process(__file__, *common, "stock", kind) for kind in ("causal", "masked", "sequence")}
     rows = []
     for objective, kind in PEER.items():
-        ours = in_process(*common, "ours", objective)
+        ours = in_process(__file__, *common, "ours", objective)
         rows.append({"objective": objective, "ours": ours, "stock": {"kind": kind, **stock[kind]}})
     path = write_result("objectives", rows, unpadded=even, rows_of=ROW, rows_in_a_step=ROWS)
     print_table(

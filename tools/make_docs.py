@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,19 @@ def result(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def of(name: str) -> Callable[[Callable[[dict[str, Any]], str]], Callable[[bool], str]]:
+    """A block in one language, written from one file of results; before that is there it says so."""
+
+    def block(write: Callable[[dict[str, Any]], str]) -> Callable[[bool], str]:
+        def written(_: bool) -> str:
+            table = result(name)
+            return "not measured yet" if table is None else write(table)
+
+        return written
+
+    return block
+
+
 def markdown(columns: list[str], rows: list[list[Any]]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
@@ -170,10 +184,8 @@ def machine(table: dict[str, Any]) -> str:
     return f"{m['cpu']}, {m.get('cores', m.get('threads'))} cores, torch {m['torch']}, measured on {table.get('measured_at', '')}"
 
 
-def shakespeare(_: bool) -> str:
-    table = result("tiny_shakespeare")
-    if table is None:
-        return "not measured yet"
+@of("tiny_shakespeare")
+def shakespeare(table: dict[str, Any]) -> str:
     rows = [
         [
             r["run"],
@@ -196,10 +208,8 @@ def shakespeare(_: bool) -> str:
     return markdown(columns, rows) + f"\n\n{machine(table)}."
 
 
-def throughput(_: bool) -> str:
-    table = result("throughput")
-    if table is None:
-        return "not measured yet"
+@of("throughput")
+def throughput(table: dict[str, Any]) -> str:
     rows = [
         [r["size"], r["system"], f"{r['parameters']:,}", f"{r['rows']} x {r['row_tokens']}", f"{r['tokens_per_second']:,}",
          f"{r['times_nanogpt']:.2f}", f"{100 * r['share_of_peak']:.0f} % of {r['peak_gflops']:,} GFLOP/s"]
@@ -217,10 +227,8 @@ def throughput(_: bool) -> str:
     return markdown(columns, rows) + f"\n\n{machine(table)}; medians of {table['rounds']} alternating rounds."
 
 
-def decoding(_: bool) -> str:
-    table = result("decoding")
-    if table is None:
-        return "not measured yet"
+@of("decoding")
+def decoding(table: dict[str, Any]) -> str:
     rows = []
     for size in table["sizes"]:
         base = size["tokens_per_second"]["transformers"]["median"]
@@ -229,20 +237,16 @@ def decoding(_: bool) -> str:
     return markdown(["size", "system", "tokens/s", "times transformers"], rows) + f"\n\n{machine(table)}."
 
 
-def memory(_: bool) -> str:
-    table = result("memory")
-    if table is None:
-        return "not measured yet"
+@of("memory")
+def memory(table: dict[str, Any]) -> str:
     return (
         markdown(["what", "figure", "goal"], [[r["what"], r["figure"], r["goal"]] for r in table["rows"]])
         + f"\n\n{machine(table)}."
     )
 
 
-def against_trainer(_: bool) -> str:
-    table = result("against_trainer")
-    if table is None:
-        return "not measured yet"
+@of("against_trainer")
+def against_trainer(table: dict[str, Any]) -> str:
     rows = [
         [
             r["objective"],
@@ -265,10 +269,8 @@ def against_trainer(_: bool) -> str:
     return markdown(columns, rows) + f"\n\n{machine(table)}."
 
 
-def objectives(_: bool) -> str:
-    table = result("objectives")
-    if table is None:
-        return "not measured yet"
+@of("objectives")
+def objectives(table: dict[str, Any]) -> str:
     rows = [
         [
             r["objective"],

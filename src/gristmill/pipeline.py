@@ -27,7 +27,7 @@ from gristmill.errors import InputError
 from gristmill.evaluate.fill import fill, gap_token
 from gristmill.evaluate.likelihood import figures
 from gristmill.generate import Loaded, SamplingSettings, complete, load_run, prepare
-from gristmill.generate.infilling import split_at_gaps
+from gristmill.generate.infilling import GAP, split_at_gaps
 from gristmill.model.config import FAMILY_OF_KIND, ModelConfig, ModelSettings, resolve
 from gristmill.model.count import parameter_counts, training_bytes, training_flops_per_token
 from gristmill.report import build_report
@@ -573,10 +573,6 @@ _RUNNERS = {
     "evaluation": _run_evaluation,
     "report": _run_report,
 }
-
-
-GAP = "___"
-"""What marks a gap in a prompt of `[samples]`."""
 
 
 def _openings(documents: Sequence[Document], *, each: int = 2, characters: int = 24) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.noisy import noisy
 
 from gristmill.errors import InputError
 from gristmill.generate import SamplingSettings, complete, prepare, stream
@@ -35,13 +36,7 @@ class NoBeginning(Bytes):
 
 def model(row_tokens: int = 32) -> Transformer:
     config = resolve(ModelSettings(depth=1, width=32, heads=2), vocab_size=258, row_tokens=row_tokens)
-    made = Transformer(config)
-    generator = torch.Generator().manual_seed(1)
-    made.initialise(generator)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return made.eval()
+    return noisy(Transformer(config), 0.1, seed=1)
 
 
 DECODER = prepare(model())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.noisy import noisy
 
 from gristmill.generate.decoding import (
     context_start,
@@ -32,13 +33,7 @@ KINDS = {
 
 
 def random_model(model_settings: ModelSettings, seed: int = 0) -> Transformer:
-    model = Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=WINDOW))
-    generator = torch.Generator().manual_seed(seed)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
+    return noisy(Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=WINDOW)), 0.2, seed=seed)
 
 
 MODELS = {name: random_model(kind) for name, kind in KINDS.items()}

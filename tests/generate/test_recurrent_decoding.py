@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.generate.test_completing import Bytes, NoEnd
+from tests.noisy import noisy
 
 from gristmill.errors import InputError
 from gristmill.generate import SamplingSettings, complete, decode_one_token, prefill, prepare, stream
@@ -19,13 +20,7 @@ FAMILIES = ["lstm", "gru"]
 
 def random_model(family: str) -> Recurrent:
     model_settings = ModelSettings(family=family, depth=2, width=24, feed_forward=20)
-    model = Recurrent(resolve(model_settings, vocab_size=VOCAB, row_tokens=LONGEST))
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
+    return noisy(Recurrent(resolve(model_settings, vocab_size=VOCAB, row_tokens=LONGEST)), 0.3)
 
 
 MODELS = {family: random_model(family) for family in FAMILIES}

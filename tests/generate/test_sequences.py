@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.noisy import noisy
 
 from gristmill.artifact import draft
 from gristmill.config import from_dict, to_dict
@@ -47,13 +48,7 @@ KINDS = {
 def random_model(kind: str) -> Transformer:
     model_settings, changes = KINDS[kind]
     config = resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH)
-    model = Transformer(dataclasses.replace(config, **changes))
-    generator = torch.Generator().manual_seed(3)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.15)
-    return model.eval()
+    return noisy(Transformer(dataclasses.replace(config, **changes)), 0.15, seed=3)
 
 
 MODELS = {kind: random_model(kind) for kind in KINDS}

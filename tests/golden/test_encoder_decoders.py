@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.noisy import noisy
 
 from gristmill import plugins
 from gristmill.batch import Visibility
@@ -64,13 +65,7 @@ def _quiet():
 
 def random_model(model_settings: ModelSettings, changes: dict[str, object]) -> Transformer:
     config = resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH)
-    model = Transformer(dataclasses.replace(config, **changes))
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.eval()
+    return noisy(Transformer(dataclasses.replace(config, **changes)), 0.1)
 
 
 def random_tokens(rows: int, length: int, seed: int = 1) -> torch.Tensor:

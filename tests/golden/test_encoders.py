@@ -7,6 +7,7 @@ import logging
 import pytest
 import safetensors.torch
 import torch
+from tests.noisy import noisy
 
 from gristmill import plugins
 from gristmill.batch import Visibility
@@ -63,13 +64,7 @@ MODELS = {
 def random_model(name: str, length: int = LENGTH) -> Transformer:
     settings, changes = MODELS[name]
     config = dataclasses.replace(resolve(settings, vocab_size=VOCAB, row_tokens=length), **changes)
-    model = Transformer(config)
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.eval()
+    return noisy(Transformer(config), 0.1)
 
 
 def random_tokens(*shape: int) -> torch.Tensor:

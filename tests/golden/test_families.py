@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from tests.noisy import noisy
 
 from gristmill import plugins
 from gristmill.batch import Visibility
@@ -37,13 +38,7 @@ SETTINGS = [
 
 
 def random_model(model_settings: ModelSettings) -> Transformer:
-    model = Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH))
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.eval()
+    return noisy(Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH)), 0.1)
 
 
 def test_every_decoder_is_tested_here():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.noisy import noisy
 from tests.train.tiny import VOCABULARY, tiny_trainer
 
 from gristmill.artifact import hash_file
@@ -47,13 +48,7 @@ def small(family: str, **changes) -> ModelConfig:
 
 
 def random_model(family: str, seed: int = 0) -> Recurrent:
-    model = Recurrent(small(family))
-    generator = torch.Generator().manual_seed(seed)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return model.eval()
+    return noisy(Recurrent(small(family)), 0.3, seed=seed)
 
 
 MODELS = {family: random_model(family) for family in FAMILIES}

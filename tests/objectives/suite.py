@@ -27,6 +27,7 @@ from gristmill.objectives.base import Objective, hidden_states
 from gristmill.rng import stream
 from gristmill.rows import Rows
 from gristmill.vocabulary import Vocabulary
+from tests.noisy import noisy
 
 TEXTS = Path(__file__).resolve().parents[2] / "recipes" / "texts"
 SPECIAL = {"bos": 256, "eos": 257, "pad": 258, "mask": 259, "cls": 260, "sep": 261}
@@ -38,6 +39,7 @@ VOCABULARY = Vocabulary(
     special=SPECIAL,
     sentinels=range(262, 262 + SENTINELS),
 )
+
 """Bytes, the special tokens that training makes, and sentinels."""
 
 FRAME: dict[Kind, tuple[str, str]] = {
@@ -107,14 +109,9 @@ def modernbert_config() -> ModelConfig:
 
 def random_model(config: ModelConfig, *, noise: float = 0.2) -> Transformer:
     """A model in float32 whose blocks are not the identity, as they are at the start of training."""
-    model = make_model(config)
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * noise)
+    model = noisy(make_model(config), noise)
     assert isinstance(model, Transformer)
-    return model.eval()
+    return model
 
 
 def pack(documents: list[list[int]], *, row_tokens: int, lookahead: int = 0, seed: int = 0) -> Rows:

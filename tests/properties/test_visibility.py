@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.noisy import noisy
 
 from gristmill.batch import Visibility
 from gristmill.model.config import ModelSettings, NgramSettings, resolve
@@ -29,13 +30,7 @@ KINDS = {
 
 
 def random_model(model_settings: ModelSettings) -> Transformer:
-    model = Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH))
-    generator = torch.Generator().manual_seed(0)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
+    return noisy(Transformer(resolve(model_settings, vocab_size=VOCAB, row_tokens=LENGTH)), 0.2)
 
 
 MODELS = {kind: random_model(model_settings) for kind, model_settings in KINDS.items()}

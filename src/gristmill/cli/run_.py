@@ -56,7 +56,9 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         click.echo(sample["continuation"])
     click.echo(f"\nreport: {report}")
     if samples and "gaps" in samples[0]:
-        text = "___".join(samples[0]["pieces"]).strip().replace('"', "'")
+        from gristmill.generate.infilling import GAP
+
+        text = GAP.join(samples[0]["pieces"]).strip().replace('"', "'")
         click.echo(f'next:   gristmill fill {directory} "{text}"')
         return
     example = samples[0]["prompt"].strip().replace('"', "'") if samples else "Once upon a time"

@@ -29,7 +29,10 @@ from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
 from gristmill.tokenizer.framing import frame, start_token
 
-__all__ = ["Filling", "Mask", "Sentinels", "Way", "Words", "infill", "split_at_gaps", "way_for"]
+__all__ = ["GAP", "Filling", "Mask", "Sentinels", "Way", "Words", "infill", "split_at_gaps", "way_for"]
+
+GAP = "___"
+"""What marks a gap in a text where nothing else is said."""
 
 
 @runtime_checkable
@@ -180,7 +183,7 @@ def infill(
     settings: SamplingSettings | BeamSettings,
     *,
     way: Way | None = None,
-    gap: str = "___",
+    gap: str = GAP,
     batch_size: int = 16,
 ) -> list[Filling]:
     """Returns each text with its gaps filled, in their order.

@@ -109,14 +109,7 @@ class Transformer(Model):
     ) -> Float[Tensor, "B S D"]:
         """Returns what the encoder of an encoder-decoder makes of a source; without spans every position sees all."""
         assert self.encoder is not None
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        if spans is None:
-            spans = _everything(tokens, tokens.shape[1])
-        dropout = Dropout(self.dropout if self.training else 0.0, dropout_seed)
-        x = self._embed(tokens, positions, None, dropout)
-        context = self._context(None, spans, positions, self.encoder.relative, dropout)
-        return self._through(self.encoder.blocks, self.encoder.norm, x, context, None, None)
+        return self._read(self.encoder, tokens, spans, positions, dropout_seed)
 
     def remember(self, states: Float[Tensor, "B S D"], spans: Spans | None = None) -> Memory:
         """Returns what each layer of the decoder reads of an encoded source: keys and values, computed once."""
@@ -132,14 +125,7 @@ class Transformer(Model):
     ) -> Float[Tensor, "B T D"]:
         """Returns the generator's hidden states (Clark et al. 2020); it shares the embeddings with the model."""
         assert self.generator is not None
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        if spans is None:
-            spans = _everything(tokens, tokens.shape[1])
-        dropout = Dropout(self.dropout if self.training else 0.0, dropout_seed)
-        x = self._embed(tokens, positions, None, dropout)
-        context = self._context(None, spans, positions, self.generator.relative, dropout)
-        return self._through(self.generator.blocks, self.generator.norm, x, context, None, None)
+        return self._read(self.generator, tokens, spans, positions, dropout_seed)
 
     def pair_logits(self, first: Float[Tensor, "N D"]) -> Float[Tensor, "N 2"]:
         """Returns the scores of a pair's two classes from the hidden state of its first position (BERT's pooler)."""
@@ -188,6 +174,19 @@ class Transformer(Model):
             draw_common(self, name, parameter, generator)
             if not self.config.attention_scale and name.endswith(("attention.qkv.weight", "cross.q.weight")):
                 parameter[: self.config.heads * self.config.head_size] *= self.config.head_size**-0.5
+
+    def _read(
+        self, stack: "Stack", tokens: Tensor, spans: Spans | None, positions: Tensor | None, dropout_seed: int
+    ) -> Tensor:
+        """What a stack beside the model's own blocks makes of tokens; without spans every position sees all."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        if spans is None:
+            spans = _everything(tokens, tokens.shape[1])
+        dropout = Dropout(self.dropout if self.training else 0.0, dropout_seed)
+        x = self._embed(tokens, positions, None, dropout)
+        context = self._context(None, spans, positions, stack.relative, dropout)
+        return self._through(stack.blocks, stack.norm, x, context, None, None)
 
     def _embed(
         self, tokens: Tensor, positions: Tensor, token_types: Tensor | None, dropout: Dropout

@@ -2,7 +2,7 @@
 
 import abc
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -29,7 +29,6 @@ __all__ = [
     "TokenObjective",
     "at",
     "average",
-    "document_pieces",
     "hidden_states",
     "token_loss",
     "token_scores",
@@ -217,32 +216,28 @@ class TokenObjective(Objective):
 
 def token_loss(model: Model, batch: Batch, hidden: Float[Tensor, "B T D"]) -> Loss:
     """Returns the weighted cross-entropy of a batch's targets under its hidden states."""
-    chosen, targets, weights = _chosen(batch)
-    flat = hidden.flatten(0, 1)
-    total, _ = ops.cross_entropy(
-        model.to_output(flat if chosen is None else flat[chosen]),
-        model.output_weight,
-        targets,
-        weights,
-        model.output_bias,
-    )
+    total, _, _, weights = _token_nats(model, batch, hidden)
     return Loss(total_nats=total, weight=weights.sum())
 
 
 def token_scores(model: Model, batch: Batch, hidden: Float[Tensor, "B T D"]) -> Scores:
     """Returns the nats of each target with a weight."""
+    _, each, chosen, _ = _token_nats(model, batch, hidden)
+    if chosen is not None:
+        flat = torch.zeros(batch.targets.numel(), device=each.device)
+        each = flat.index_copy_(0, chosen, each.float())
+    return Scores(each.float().view(batch.targets.shape), batch.weights)
+
+
+def _token_nats(
+    model: Model, batch: Batch, hidden: Float[Tensor, "B T D"]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """The weighted sum of nats, those of each chosen position, which positions those are, and their weights."""
     chosen, targets, weights = _chosen(batch)
     flat = hidden.flatten(0, 1)
-    _, each = ops.cross_entropy(
-        model.to_output(flat if chosen is None else flat[chosen]),
-        model.output_weight,
-        targets,
-        weights,
-        model.output_bias,
-    )
-    if chosen is not None:
-        each = torch.zeros(len(flat), device=flat.device).index_copy_(0, chosen, each.float())
-    return Scores(each.float().view(batch.targets.shape), batch.weights)
+    read = model.to_output(flat if chosen is None else flat[chosen])
+    total, each = ops.cross_entropy(read, model.output_weight, targets, weights, model.output_bias)
+    return total, each, chosen, weights
 
 
 def _chosen(batch: Batch) -> tuple[Tensor | None, Tensor, Tensor]:
@@ -294,17 +289,3 @@ def _read(model: Model, batch: Batch, dropout_seed: int) -> Memory:
         dropout_seed=dropout_seed ^ 0x5DEECE66D,
     )
     return model.remember(states, cross_spans(batch.segments, segments))
-
-
-def document_pieces(rows: Rows) -> Sequence[tuple[int, int, int, int]]:
-    """Returns (row, first, last, segment) of each document's piece in the rows, padding left out."""
-    found = []
-    for row, segments in enumerate(rows.segments):
-        edges = np.flatnonzero(np.diff(segments)) + 1
-        bounds = [0, *edges.tolist(), len(segments)]
-        found += [
-            (row, first, last, int(segments[first]))
-            for first, last in itertools.pairwise(bounds)
-            if segments[first] != 0
-        ]
-    return found
