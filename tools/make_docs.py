@@ -357,6 +357,18 @@ def headline(chinese: bool) -> str:
             if chinese
             else f"- Decoding one sequence against `generate` of `transformers`, float32: {each}."
         )
+    if table := result("against_trainer"):
+        sooner: dict[str, float] = {}
+        for row in table["rows"]:
+            if row["all_below"]:
+                sooner[row["objective"]] = max(row["sooner"], sooner.get(row["objective"], 0))
+        each = ", ".join(f"{times:.1f} x ({name})" for name, times in sooner.items())
+        if each:
+            lines.append(
+                f"- 更早低于 `transformers` Trainer（float32）训练结束时的损失：{each}。"
+                if chinese
+                else f"- Below the loss that a float32 run of `transformers`' Trainer ends with, sooner: {each}."
+            )
     return "\n".join(lines) or ("尚未测量" if chinese else "not measured yet")
 
 
