@@ -228,6 +228,29 @@ def test_a_budget_of_wall_time_is_kept(tmp_path):
     assert plans[-1]["plan"]["knots"][-1][0] == trained.metrics["steps"]
 
 
+@pytest.mark.parametrize(
+    ("timed", "chosen", "seconds"),
+    [
+        ([1.0, 0.4], "bfloat16", 0.4),
+        ([1.0, 3.0, 1.1, 0.4], "bfloat16", 0.4),  # it stood still once, while bfloat16 was timed
+        ([1.0, 3.0, 0.9, 2.0, 1.2, 1.5], "float32", 0.9),
+    ],
+)
+def test_a_machine_that_stands_still_for_a_moment_does_not_decide_the_precision(
+    tmp_path, monkeypatch, timed, chosen, seconds
+):
+    from gristmill.train import trainer
+
+    times = iter(timed)
+    monkeypatch.setattr(trainer, "median_seconds", lambda *_: next(times))
+    monkeypatch.setattr(trainer, "has_bfloat16_units", lambda _: True)
+    made = tiny_trainer(tmp_path / "m", budget="2 steps", precision="auto", micro_batch_tokens=128)
+    made.run()
+    assert made.decisions["precision"] == chosen
+    assert made.decisions["seconds_per_step"] == seconds
+    assert next(times, None) is None
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_documents_and_advice(tmp_path):
     from gristmill.train.optimizers.adamw import AdamW
 

@@ -11,7 +11,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["Peak", "describe_machine", "keep_memory", "matmul_peak", "peak_memory_bytes", "resident_bytes"]
+__all__ = [
+    "Peak",
+    "describe_machine",
+    "has_bfloat16_units",
+    "keep_memory",
+    "matmul_peak",
+    "median_seconds",
+    "peak_memory_bytes",
+    "resident_bytes",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +40,11 @@ def matmul_peak(device: torch.device, seconds: float = 0.3) -> Peak:
     return Peak(**{
         name: _measure(dtype, device, seconds) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
     })  # fmt: skip
+
+
+def has_bfloat16_units(peak: Peak) -> bool:
+    """Returns whether this processor multiplies bfloat16 faster than float32: by its features, or as measured."""
+    return bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"}) or peak.bfloat16 >= 1.2 * peak.float32
 
 
 def _measure(dtype: torch.dtype, device: torch.device, seconds: float) -> float:

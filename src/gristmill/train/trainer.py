@@ -31,7 +31,14 @@ from gristmill.model.count import training_flops_per_token
 from gristmill.model.native import kernels
 from gristmill.rng import derive
 from gristmill.train import state
-from gristmill.train.hardware import Peak, keep_memory, matmul_peak, median_seconds, peak_memory_bytes
+from gristmill.train.hardware import (
+    Peak,
+    has_bfloat16_units,
+    keep_memory,
+    matmul_peak,
+    median_seconds,
+    peak_memory_bytes,
+)
 from gristmill.train.loader import Cursor, Loader, Step
 from gristmill.train.optimizer import Optimizer
 from gristmill.train.schedule import Budget, Plan, parse_budget
@@ -223,20 +230,32 @@ class Trainer:
         return {"validations": min(affordable, self.settings.validations), "validation_seconds": seconds}
 
     def _choose_precision(self, peak: Peak) -> tuple[str, str, float]:
-        """Times the gradient of a micro-batch in each precision that the settings allow; the faster one is it."""
+        """Times the gradient of a micro-batch in each precision that the settings allow; the faster one is it.
+
+        Where the processor has units for bfloat16 and float32 yet looks faster, both are timed twice more in turn and
+        each one's best counts: a machine that others use too may have stood still at that moment, and the choice is
+        for the whole run.
+        """
         wanted = self.settings.precision
         candidates = ["float32", "bfloat16"] if wanted == "auto" else [wanted]
         if self.device.type == "cuda" and wanted == "auto":
             candidates = ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
-        if wanted == "auto" and self.device.type == "cpu" and peak.bfloat16 < 1.2 * peak.float32:
-            candidates = ["float32"]  # no units of its own: bfloat16 would be emulated
+        if wanted == "auto" and self.device.type == "cpu" and not has_bfloat16_units(peak):
+            candidates = ["float32"]  # bfloat16 would be emulated
         whole = self.loader.step(Cursor(0, 0), 0, 1)
         part = dataclasses.replace(whole, batches=whole.batches[:1])
-        seconds = {}
-        for name in candidates:
-            model = self._new_model(getattr(torch, name))
-            seconds[name] = median_seconds(lambda m=model: self._gradients(m, part), 1) * len(whole.batches)
-            del model
+        models = {name: self._new_model(getattr(torch, name)) for name in candidates}
+        seconds = {
+            name: median_seconds(lambda m=model: self._gradients(m, part), 1)
+            for name, model in models.items()
+        }
+        for _ in range(2):
+            if len(seconds) == 1 or seconds["bfloat16"] <= seconds["float32"]:
+                break
+            for name, model in models.items():
+                again = median_seconds(lambda m=model: self._gradients(m, part), 1)
+                seconds[name] = min(seconds[name], again)
+        seconds = {name: each * len(whole.batches) for name, each in seconds.items()}
         best = min(seconds, key=lambda name: seconds[name])
         if len(seconds) == 1:
             reason = (
