@@ -23,6 +23,8 @@ from pathlib import Path
 from common import in_process, print_table, write_result
 
 DEPTH, WIDTH, VOCABULARY, ROW, ROWS = 8, 512, 8192, 512, 16
+DEPTHS = {"modernbert": 12}
+"""Where 8 layers have far fewer than 30M parameters."""
 PEER = {
     "causal": "causal", "prefix": "causal", "hybrid": "causal", "masked": "masked", "next_sentence": "masked",
     "permuted": "masked", "detect": "masked", "spans": "sequence", "denoise": "sequence",
@@ -58,7 +60,9 @@ def prepare(data: Path, folder: Path) -> None:
             stages[stage] = run_stage(stage, recipe, folder / name / stage, stages, Quiet())
 
 
-def trainer(folder: Path, text: str, objective: str, work: Path, whole: bool = False):
+def trainer(
+    folder: Path, text: str, objective: str, work: Path, whole: bool = False, precision: str = "auto"
+):
     """Our trainer on one of the two texts, ready to make steps; `whole` makes one document of it."""
     import numpy as np
 
@@ -72,7 +76,8 @@ def trainer(folder: Path, text: str, objective: str, work: Path, whole: bool = F
     kind = plugins.load("objectives", objective)
     encoder_decoder = "encoder-decoder" in kind.kinds
     vocabulary = Tokenizer.from_directory(folder / text / "tokenizer").vocabulary()
-    size = {"depth": DEPTH // 2, "encoder_depth": DEPTH // 2} if encoder_decoder else {"depth": DEPTH}
+    depth = DEPTHS.get(kind.family, DEPTH)
+    size = {"depth": depth // 2, "encoder_depth": depth // 2} if encoder_decoder else {"depth": depth}
     model = ModelSettings(family=kind.family, width=WIDTH, **size)
     config = kind().refine(resolve(model, vocab_size=vocabulary.size, row_tokens=ROW))
     shards = Shards(folder / text / "shards")
@@ -82,7 +87,12 @@ def trainer(folder: Path, text: str, objective: str, work: Path, whole: bool = F
         sizes = np.array([store.text_bytes.sum()])
         store = dataclasses.replace(store, offsets=ends, text_bytes=sizes)
     settings = PretrainSettings(
-        objective=kind(), budget="1000 steps", row_tokens=ROW, batch_tokens=ROW * ROWS, checkpoint_seconds=1e9
+        objective=kind(),
+        budget="1000 steps",
+        row_tokens=ROW,
+        batch_tokens=ROW * ROWS,
+        checkpoint_seconds=1e9,
+        precision=precision,
     )
     work.mkdir(parents=True, exist_ok=True)
     return Trainer(
@@ -171,10 +181,12 @@ def unpadded(folder: Path) -> dict:
     keep_memory()
     with tempfile.TemporaryDirectory() as work:
         sides = {}
+        precision = "auto"
         for name, whole in (("mixed", False), ("full rows", True)):
-            made = trainer(folder, "mixed", "masked", Path(work) / name, whole)
+            made = trainer(folder, "mixed", "masked", Path(work) / name, whole, precision)
             open_loader(made)
             made._prepare()
+            precision = made.decisions["precision"]  # both in the same
             sides[name] = made
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for round_number in range(14):
@@ -191,6 +203,7 @@ def unpadded(folder: Path) -> dict:
     return {
         "tokens_per_second": medians,
         "ratio": medians["mixed"] / medians["full rows"],
+        "precision": precision,
         "padding_share": padding,
         "document_tokens": {f"{q} %": int(v) for q, v in zip((5, 50, 95), quantiles(lengths), strict=True)},
     }
