@@ -159,7 +159,7 @@ def features(texts: Sequence[str]) -> Int[np.ndarray, "texts features"]:
         return np.array([_features(text) for text in texts], dtype=np.int64).reshape(
             len(texts), len(FEATURES)
         )
-    data, offsets = _packed(texts)
+    data, offsets = packed(texts)
     return features_of_buffer(data, offsets)
 
 
@@ -176,9 +176,9 @@ def features_of_buffer(
     out = np.empty((len(offsets) - 1, len(FEATURES)), dtype=np.int64)
     stops, functions, han = _lists()
     whole = compiled.gristmill_features(
-        _address(data), _address(offsets), ctypes.c_int64(len(offsets) - 1), _address(character_classes()),
-        _address(stops), ctypes.c_int64(len(stops)), _address(functions), ctypes.c_int64(len(functions)),
-        _address(han), ctypes.c_int64(len(han)), _address(out),
+        address(data), address(offsets), ctypes.c_int64(len(offsets) - 1), address(character_classes()),
+        address(stops), ctypes.c_int64(len(stops)), address(functions), ctypes.c_int64(len(functions)),
+        address(han), ctypes.c_int64(len(han)), address(out),
     )  # fmt: skip
     if not whole:
         raise MemoryError("counting the features of a text")
@@ -233,14 +233,16 @@ def _encodes(character: str, codec: str) -> bool:
     return True
 
 
-def _packed(texts: Sequence[str]) -> tuple[Any, Any]:
+def packed(texts: Sequence[str]) -> tuple[Any, Any]:
+    """Returns texts one after the other in UTF-8, and where each begins, as Arrow has them."""
     encoded = [text.encode() for text in texts]
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum([len(data) for data in encoded], out=offsets[1:])
     return np.frombuffer(b"".join(encoded) + b"\0", dtype=np.uint8), offsets
 
 
-def _address(array: np.ndarray) -> ctypes.c_void_p:
+def address(array: np.ndarray) -> ctypes.c_void_p:
+    """Returns where the numbers of an array lie, for C."""
     assert array.flags.c_contiguous
     return ctypes.c_void_p(array.ctypes.data)
 
@@ -248,14 +250,14 @@ def _address(array: np.ndarray) -> ctypes.c_void_p:
 @functools.cache
 def _lists() -> tuple[Any, Any, Any]:
     return (
-        np.array([_hash(word) for word in STOP_WORDS], dtype=np.uint64),
-        np.array(sorted(_hash(word) for word in FUNCTION_WORDS), dtype=np.uint64),
+        np.array([word_hash(word) for word in STOP_WORDS], dtype=np.uint64),
+        np.array(sorted(word_hash(word) for word in FUNCTION_WORDS), dtype=np.uint64),
         np.array([ord(character) for character in HAN_STOP_WORDS], dtype=np.uint32),
     )
 
 
-def _hash(word: str) -> int:
-    """The hash that text.c gives a word."""
+def word_hash(word: str) -> int:
+    """Returns the hash that text.c gives a word."""
     value = 0x9E3779B97F4A7C15
     for character in word:
         value = (value ^ ord(character)) * 0x100000001B3 % (1 << 64)
@@ -379,7 +381,7 @@ def _chunk(text: str, kinds: list[int], start: int, end: int) -> list[tuple[int,
         cut = _special(text[start:end], kinds[start:end])
         if cut is not None:
             front += [(start, start + cut)] + ([(start + cut, end)] if start + cut < end else [])
-        elif _is_address(text[start:end], kinds[start:end]):
+        elif _isaddress(text[start:end], kinds[start:end]):
             front.append((start, end))
         else:
             at = i = start
@@ -592,7 +594,7 @@ def _suffix(chunk: str, kinds: list[int]) -> int:
     return 0
 
 
-def _is_address(chunk: str, kinds: list[int]) -> bool:
+def _isaddress(chunk: str, kinds: list[int]) -> bool:
     """Whether it is scheme://…, or names divided by stops, the last of two letters or more, then perhaps : or / ."""
     label, labels, letters, i = 0, 0, True, 0
     for i, c in enumerate(chunk):

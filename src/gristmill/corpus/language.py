@@ -3,7 +3,12 @@
 import re
 from typing import Literal
 
-__all__ = ["Language", "language_of"]
+import numpy as np
+from jaxtyping import Int
+
+from gristmill.corpus.features import FEATURES
+
+__all__ = ["Language", "language_of", "languages_of"]
 
 Language = Literal["en", "zh", "mixed", "other"]
 
@@ -74,3 +79,18 @@ def language_of(text: str) -> Language:
     words = text[:_SAMPLE_CHARACTERS].lower().split()
     common = sum(word in _FUNCTION_WORDS for word in words)
     return "other" if len(words) >= 20 and common < 0.04 * len(words) else "en"
+
+
+def languages_of(figures: Int[np.ndarray, "texts features"]) -> list[Language]:
+    """Returns the same for many texts, from their features."""
+    column = {name: figures[:, i] for i, name in enumerate(FEATURES)}
+    latin, han = column["latin"] / 4, column["han"].astype(float)
+    other = (column["letters"] - column["latin"] - column["han"]).astype(float)
+    total = latin + han + other
+    few = column["function_words"] < 0.04 * column["alphabetic_words"]
+    found = np.where(han > latin, "zh", np.where((column["alphabetic_words"] >= 20) & few, "other", "en"))
+    found = np.where(np.minimum(latin, han) >= 0.2 * total, "mixed", found)
+    found = np.where(
+        (total == 0) | (other > 0.3 * total) | (column["unspaced"] > 0.2 * han + 1), "other", found
+    )
+    return found.tolist()

@@ -113,9 +113,14 @@ def inspect(file: SourceFile, options: ReadOptions) -> Layout:
 
 
 def records(
-    stream: Stream, file: SourceFile, layout: Layout, options: ReadOptions
+    stream: Stream,
+    file: SourceFile,
+    layout: Layout,
+    options: ReadOptions,
+    start: int = 0,
+    end: int | None = None,
 ) -> Iterator[Record | Broken]:
-    """Yields the records of a file that was inspected, in order.
+    """Yields the records of a file that was inspected, in order; of .jsonl those that begin in a range of its bytes.
 
     Raises:
         UnreadableError: the file breaks off or is damaged; what came before has been yielded.
@@ -127,16 +132,16 @@ def records(
         column = layout.text_column
         if column is None:  # no rows
             return
-        for item in _rows(stream.content, file, layout):
+        for item in _rows(stream.content, file, layout, start, end):
             if isinstance(item, Broken):
                 yield item
                 continue
-            start, end, row = item
+            first, last, row = item
             text = _as_text(row.get(column))
             if text is None:
-                yield Broken("no text", f'column "{column}" holds no text', start, end, _preview(str(row)))
+                yield Broken("no text", f'column "{column}" holds no text', first, last, _preview(str(row)))
             else:
-                yield Record(text, start, end, {key: value for key, value in row.items() if key != column})
+                yield Record(text, first, last, {key: value for key, value in row.items() if key != column})
 
 
 def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | None:
@@ -196,36 +201,39 @@ def _decoded(data: bytes, start: int, codec: str) -> Record | Broken:
 
 
 def _rows(
-    content: io.BufferedIOBase, file: SourceFile, layout: Layout
+    content: io.BufferedIOBase, file: SourceFile, layout: Layout, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, int, Row] | Broken]:
     if file.format == "parquet":
         return ((number, number + 1, row) for number, row in _parquet_rows(content))
     assert layout.encoding is not None
     if file.format == "json_lines":
-        return _json_lines(content, layout.encoding)
+        return _json_lines(content, layout.encoding, start, end)
     if file.format == "json":
         return _json_objects(content, layout.encoding)
     return _table_rows(content, layout)
 
 
-def _json_lines(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
-    for number, (start, line) in enumerate(_lines(content, encoding), 1):
+def _json_lines(
+    content: io.BufferedIOBase, encoding: Encoding, first: int, last: int | None
+) -> Iterator[tuple[int, int, Row] | Broken]:
+    for number, (start, line) in enumerate(_lines(content, encoding, first, last), 1):
         end = start + len(line)
+        place = f"byte {start:,}" if first else f"line {number:,}"
         try:
             text = line.decode(encoding.name)
             if not text.strip():
                 continue
             row = json.loads(text)
         except UnicodeDecodeError as error:
-            message = f"line {number:,}: byte {start + error.start:,} is not {encoding.name}"
+            message = f"{place}: byte {start + error.start:,} is not {encoding.name}"
             yield Broken("undecodable", message, start, end, _preview(line.decode(encoding.name, "replace")))
         except (ValueError, RecursionError) as error:
-            yield Broken("broken row", f"line {number:,}: {error}", start, end, _preview(text))
+            yield Broken("broken row", f"{place}: {error}", start, end, _preview(text))
         else:
             if isinstance(row, dict):
                 yield start, end, row
             else:
-                yield Broken("broken row", f"line {number:,}: not an object", start, end, _preview(text))
+                yield Broken("broken row", f"{place}: not an object", start, end, _preview(text))
 
 
 def _json_objects(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
@@ -434,12 +442,25 @@ def _as_text(value: Any) -> str | None:
     return None
 
 
-def _lines(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, bytes]]:
-    """Yields each line with its line feed, and the byte where it starts."""
-    start = encoding.mark_bytes
-    content.read(start)
+def _lines(
+    content: io.BufferedIOBase, encoding: Encoding, first: int = 0, last: int | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Yields each line with its line feed, and the byte where it starts; those that begin in a range of bytes.
+
+    Where a line feed is two bytes, all lines belong to the range that begins with the file.
+    """
     newline = newline_of(encoding.name)
+    start = encoding.mark_bytes
+    if len(newline) > 1:
+        first, last = (0, None) if first == 0 else (0, 0)
+    if first > start:
+        content.seek(first - 1)  # a line that begins before the range is not ours
+        start = first - 1 + len(content.readline(MAXIMUM_DOCUMENT_BYTES))
+    else:
+        content.read(start)
     for line in _byte_lines(content) if len(newline) == 1 else _wide_lines(content, newline):
+        if last is not None and start >= last:
+            return
         yield start, line
         start += len(line)
 

@@ -1,0 +1,274 @@
+"""The first half of a corpus: every text once, normalised, with what can be told of each by itself.
+
+For each unit of work three files: `NUMBER.texts.parquet` (id, text and where it stood), `NUMBER.attributes.parquet` (a
+row for each text: features, language, hashes, MinHash bands), and `NUMBER.json` (counts, and the hashes of the two).
+Nothing is decided here but that a text is empty or can not be read.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+
+from gristmill.artifact import hash_file, write_json
+from gristmill.corpus.decode import UnreadableError
+from gristmill.corpus.features import FEATURES, features_of_buffer
+from gristmill.corpus.files import SourceFile, open_stream
+from gristmill.corpus.language import languages_of
+from gristmill.corpus.near import BANDS, bands_of_buffer
+from gristmill.corpus.normalise import normalise
+from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, records
+from gristmill.corpus.units import Unit
+from gristmill.errors import InputError
+
+__all__ = ["ATTRIBUTES", "TEXTS", "ReadJob", "outcome_of", "read_unit"]
+
+TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"
+BATCH_BYTES, BATCH_DOCUMENTS = 4 << 20, 4000
+KEPT_PROBLEMS = 20
+SKIP_HINT = 'on_error = "skip" leaves such things out and counts them'
+
+
+class ReadJob(NamedTuple):
+    """A unit and what a worker has to know to read it."""
+
+    unit: Unit
+    options: ReadOptions
+    on_error: Literal["skip", "fail"]
+    directory: Path
+    key: str
+    """Hash of what decides the outcome: the bytes of the pieces, the options, the version of this module."""
+
+
+def outcome_of(job: ReadJob) -> dict[str, Any] | None:
+    """Returns what reading this unit came to, if that has been done and its files are whole."""
+    try:
+        outcome: dict[str, Any] = json.loads(_file(job, OUTCOME).read_text(encoding="utf-8"))
+        if outcome["key"] != job.key:
+            return None
+        whole = all(hash_file(job.directory / name) == digest for name, digest in outcome["files"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return outcome if whole else None
+
+
+def read_unit(job: ReadJob) -> dict[str, Any]:
+    """Reads a unit, writes its files and returns the outcome.
+
+    Raises:
+        InputError: with `on_error = "fail"`, something can't be read.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        unit = _Unit(job, stack)
+        for piece in job.unit.pieces:
+            unit.read(piece.file, piece.start, piece.end)
+        unit.flush()
+    outcome = unit.outcome()
+    for name in (TEXTS, ATTRIBUTES, BROKEN):
+        _temporary(job, name).replace(_file(job, name))
+    outcome["files"] = {
+        _file(job, name).name: hash_file(_file(job, name)) for name in (TEXTS, ATTRIBUTES, BROKEN)
+    }
+    write_json(_file(job, OUTCOME), outcome)
+    return outcome
+
+
+def _file(job: ReadJob, ending: str) -> Path:
+    return job.directory / f"{job.unit.number:05d}.{ending}"
+
+
+def _temporary(job: ReadJob, ending: str) -> Path:
+    return job.directory / f".{job.unit.number:05d}.{ending}.{os.getpid()}.tmp"
+
+
+class _Unit:
+    """One unit while it is read, and what it counts."""
+
+    def __init__(self, job: ReadJob, stack: contextlib.ExitStack) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self._job = job
+        self._texts = stack.enter_context(
+            pyarrow.parquet.ParquetWriter(
+                _temporary(job, TEXTS), _text_schema(), compression="zstd", use_dictionary=["source"], write_statistics=False
+            )
+        )  # fmt: skip
+        self._attributes = stack.enter_context(
+            pyarrow.parquet.ParquetWriter(
+                _temporary(job, ATTRIBUTES), _attribute_schema(), compression="zstd", use_dictionary=["language"],
+                write_statistics=False,
+            )
+        )  # fmt: skip
+        self._broken: IO[str] = stack.enter_context(
+            _temporary(job, BROKEN).open("w", encoding="utf-8", newline="\n")
+        )
+        self._rows: dict[str, list[Any]] = {name: [] for name in _text_schema().names}
+        self._row_bytes = 0
+        self._sources: list[dict[str, Any]] = []
+        self._problems: list[str] = []
+        self._hint: str | None = None
+        self._lost: collections.Counter[str] = collections.Counter()
+        self._changed: collections.Counter[str] = collections.Counter()
+        self._documents = self._records = self._bytes = 0
+
+    def read(self, file: SourceFile, start: int, end: int | None) -> None:
+        source: dict[str, Any] = {"path": file.name, "format": file.format, "documents": 0, "text_bytes": 0}
+        self._sources.append(source)
+        try:
+            layout = inspect(file, self._job.options)
+            source |= _described(layout)
+            with open_stream(file) as stream:
+                for item in records(stream, file, layout, self._job.options, start, end):
+                    self._records += 1
+                    if isinstance(item, Record):
+                        self._take(file, item, source)
+                    else:
+                        if item.reason != "no text":  # an empty cell is no accident
+                            self._problem(f"{file.name}: {item.message}", SKIP_HINT)
+                        self._lose(file, item)
+        except UnreadableError as error:
+            self._problem(error.message, error.hint)
+            self._lose(file, Broken("unreadable file", error.message, start, end or start, ""))
+
+    def _take(self, file: SourceFile, record: Record, source: dict[str, Any]) -> None:
+        text, changed = normalise(record.text)
+        self._changed.update(changed)
+        if not text.strip():
+            self._lose(file, Broken("empty", "", record.start, record.end, ""))
+            return
+        data = text.encode()
+        row = (
+            hashlib.sha256(data.strip()).digest()[:16],
+            text,
+            file.name,
+            record.start,
+            record.end,
+            _to_json(record.metadata),
+        )
+        for column, value in zip(self._rows.values(), row, strict=True):
+            column.append(value)
+        source["documents"] += 1
+        source["text_bytes"] += len(data)
+        self._row_bytes += len(data)
+        if self._row_bytes >= BATCH_BYTES or len(self._rows["text"]) >= BATCH_DOCUMENTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the texts that wait, and what can be told of them."""
+        import pyarrow
+
+        if not self._rows["text"]:
+            return
+        table = pyarrow.table({
+            field.name: pyarrow.array(self._rows[field.name], field.type) for field in _text_schema()
+        })  # fmt: skip
+        self._texts.write_table(table, row_group_size=table.num_rows)
+        attributes = attributes_of(table["text"].combine_chunks(), self._rows["digest"])
+        self._attributes.write_table(attributes, row_group_size=table.num_rows)
+        self._documents += table.num_rows
+        self._bytes += self._row_bytes
+        self._rows = {name: [] for name in self._rows}
+        self._row_bytes = 0
+
+    def outcome(self) -> dict[str, Any]:
+        return {
+            "key": self._job.key,
+            "unit": self._job.unit.number,
+            "records": self._records,
+            "documents": self._documents,
+            "text_bytes": self._bytes,
+            "sources": self._sources,
+            "lost": dict(sorted(self._lost.items())),
+            "problems": self._problems,
+            "hint": self._hint,
+            "changed": dict(sorted(self._changed.items())),
+        }
+
+    def _problem(self, message: str, hint: str | None) -> None:
+        if self._job.on_error == "fail":
+            raise InputError(message, hint)
+        self._hint = self._hint or hint
+        if len(self._problems) < KEPT_PROBLEMS:
+            self._problems.append(message)
+
+    def _lose(self, file: SourceFile, item: Broken) -> None:
+        self._lost[item.reason] += 1
+        line = {"source": file.name, "start": item.start, "end": item.end, "reason": item.reason}
+        extra = {"message": item.message} if item.message else {}
+        self._broken.write(_to_json({**line, "preview": item.preview, **extra}) + "\n")
+
+
+def attributes_of(texts: Any, digests: Sequence[bytes]) -> Any:
+    """Returns a table of what can be told of each text: features, language, hashes, MinHash bands."""
+    import pyarrow
+
+    data, offsets = buffers_of(texts)
+    figures = features_of_buffer(data, offsets)
+    hashes = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+    bands = bands_of_buffer(data, offsets)
+    columns: dict[str, Any] = {
+        "hash": hashes[:, 0],
+        "hash_2": hashes[:, 1],
+        "bytes": np.diff(offsets),
+        "language": pyarrow.array(languages_of(figures), pyarrow.string()),
+    }
+    columns |= {name: figures[:, i].astype(np.int32) for i, name in enumerate(FEATURES)}
+    columns |= {f"band_{i:02d}": bands[:, i] for i in range(BANDS)}
+    return pyarrow.table(columns, schema=_attribute_schema())
+
+
+def buffers_of(texts: Any) -> tuple[Any, Any]:
+    """Returns the bytes and offsets of an Arrow array of large strings, without copying the bytes."""
+    _, offsets, data = texts.buffers()
+    places = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data, dtype=np.uint8), np.ascontiguousarray(places)
+
+
+@functools.cache
+def _text_schema() -> Any:
+    import pyarrow
+
+    return pyarrow.schema([
+        ("digest", pyarrow.binary(16)), ("text", pyarrow.large_string()), ("source", pyarrow.string()),
+        ("start", pyarrow.int64()), ("end", pyarrow.int64()), ("metadata", pyarrow.string()),
+    ])  # fmt: skip
+
+
+@functools.cache
+def _attribute_schema() -> Any:
+    import pyarrow
+
+    return pyarrow.schema([
+        ("hash", pyarrow.uint64()), ("hash_2", pyarrow.uint64()), ("bytes", pyarrow.int64()), ("language", pyarrow.string()),
+        *((name, pyarrow.int32()) for name in FEATURES),
+        *((f"band_{i:02d}", pyarrow.uint64()) for i in range(BANDS)),
+    ])  # fmt: skip
+
+
+def _described(layout: Layout) -> dict[str, Any]:
+    encoding = layout.encoding
+    return {
+        "encoding": encoding.name if encoding else None,
+        "encoding_evidence": encoding.evidence if encoding else None,
+        "text_column": layout.text_column,
+    }
+
+
+@functools.cache
+def _encoder() -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=False, default=str)  # dates and decimals of a parquet file
+
+
+def _to_json(value: Mapping[str, Any]) -> str:
+    """Returns JSON that is valid UTF-8 whatever the strings hold."""
+    return "{}" if not value else _encoder().encode(value).encode("utf-8", "replace").decode()
