@@ -29,11 +29,13 @@ from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, 
 from gristmill.corpus.units import Unit
 from gristmill.errors import InputError
 
-__all__ = ["ATTRIBUTES", "TEXTS", "ReadJob", "outcome_of", "read_unit"]
+__all__ = ["ATTRIBUTES", "ROW_BITS", "TEXTS", "ReadJob", "outcome_of", "read_unit"]
 
 TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"
 BATCH_BYTES, BATCH_DOCUMENTS = 4 << 20, 4000
 KEPT_PROBLEMS = 20
+ROW_BITS = 32
+"""A document's key is its unit's number and, in so many bits, its row there: known before all units are read."""
 SKIP_HINT = 'on_error = "skip" leaves such things out and counts them'
 
 
@@ -173,7 +175,8 @@ class _Unit:
             field.name: pyarrow.array(self._rows[field.name], field.type) for field in _text_schema()
         })  # fmt: skip
         self._texts.write_table(table, row_group_size=table.num_rows)
-        attributes = attributes_of(table["text"].combine_chunks(), self._rows["digest"])
+        first = (self._job.unit.number << ROW_BITS) + self._documents
+        attributes = attributes_of(table["text"].combine_chunks(), self._rows["digest"], first)
         self._attributes.write_table(attributes, row_group_size=table.num_rows)
         self._documents += table.num_rows
         self._bytes += self._row_bytes
@@ -208,8 +211,11 @@ class _Unit:
         self._broken.write(_to_json({**line, "preview": item.preview, **extra}) + "\n")
 
 
-def attributes_of(texts: Any, digests: Sequence[bytes]) -> Any:
-    """Returns a table of what can be told of each text: features, language, hashes, MinHash bands."""
+def attributes_of(texts: Any, digests: Sequence[bytes], first: int) -> Any:
+    """Returns a table of what can be told of each text: features, language, hashes, MinHash bands.
+
+    `first` is the key of the first one: its unit's number, and in the last 32 bits its row there.
+    """
     import pyarrow
 
     data, offsets = buffers_of(texts)
@@ -217,6 +223,7 @@ def attributes_of(texts: Any, digests: Sequence[bytes]) -> Any:
     hashes = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64).reshape(-1, 2)
     bands = bands_of_buffer(data, offsets)
     columns: dict[str, Any] = {
+        "key": first + np.arange(len(texts), dtype=np.int64),
         "hash": hashes[:, 0],
         "hash_2": hashes[:, 1],
         "bytes": np.diff(offsets),
@@ -249,7 +256,7 @@ def _attribute_schema() -> Any:
     import pyarrow
 
     return pyarrow.schema([
-        ("hash", pyarrow.uint64()), ("hash_2", pyarrow.uint64()), ("bytes", pyarrow.int64()), ("language", pyarrow.string()),
+        ("key", pyarrow.int64()), ("hash", pyarrow.uint64()), ("hash_2", pyarrow.uint64()), ("bytes", pyarrow.int64()), ("language", pyarrow.string()),
         *((name, pyarrow.int32()) for name in FEATURES),
         *((f"band_{i:02d}", pyarrow.uint64()) for i in range(BANDS)),
     ])  # fmt: skip

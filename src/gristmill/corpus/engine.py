@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from annotated_types import Ge
+from jaxtyping import Int
 
 from gristmill.errors import InputError, RunError
 
-__all__ = ["EngineSettings", "run_all"]
+__all__ = ["EngineSettings", "groups", "run_all"]
 
 Item = TypeVar("Item")
 _ATTEMPTS = 2
+PART_DOCUMENTS = 4_000_000
+"""So many documents' hashes are grouped at a time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,44 @@ def _by_daft(
             ):
                 raise _WorkerDied(text.splitlines()[0][:200]) from error
             raise
+
+
+def groups(
+    files: Sequence[Path], column: str, settings: EngineSettings, *, documents: int
+) -> Iterator[tuple[Int[np.ndarray, " keys"], Int[np.ndarray, " groups"]]]:
+    """Yields the keys of rows that share a value other than 0 in a column of parquet files, in parts of bounded memory.
+
+    Of each part: the keys, group after group, ascending in each, and how many each group has. `documents` is the number
+    of rows in all. The order of the groups is that of their first keys within a part.
+    """
+    parts = max(1, documents // PART_DOCUMENTS)
+    with _quiet_daft(settings) as daft:
+        frame = daft.read_parquet([str(file) for file in files]).select("key", column)
+        value = daft.col(column)
+        for part in range(parts):
+            chosen = (
+                frame.where((value != 0) & (value % parts == part)) if parts > 1 else frame.where(value != 0)
+            )
+            found = chosen.groupby(column).agg(
+                daft.col("key").list_agg().alias("keys"), daft.col("key").count().alias("count")
+            )
+            table = found.where(daft.col("count") > 1).select("keys", "count").to_arrow()
+            if table.num_rows:
+                yield _sorted_groups(table["keys"].combine_chunks(), table["count"].to_numpy())
+
+
+def _sorted_groups(lists: Any, counts: Any) -> tuple[Any, Any]:
+    counts = counts.astype(np.int64)
+    keys = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    group = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((keys, group))
+    keys = keys[order]
+    firsts = keys[np.cumsum(counts) - counts]
+    by_first = np.argsort(firsts, kind="stable")
+    rank = np.empty_like(by_first)
+    rank[by_first] = np.arange(len(by_first))
+    order = np.argsort(rank[group], kind="stable")
+    return keys[order], counts[by_first]
 
 
 def _caller(daft: Any, work: Callable[[Item], dict[str, Any]], items: Sequence[Item], workers: int) -> Any:

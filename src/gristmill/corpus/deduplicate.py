@@ -1,0 +1,182 @@
+"""Which documents are superfluous: the same as another, or nearly.
+
+Exact: of the texts with the same SHA-256 (128 bits of it, white space around them aside) the first stays.
+
+Near: texts that share a MinHash band are compared, and one is dropped where a text that stays has nine tenths of it
+(`near.cover`). The longest come first, so what stays has the most; a text is compared with those that share a band with
+it, never with the friends of its friends: no chain of small differences joins what differs.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from annotated_types import Gt, Le
+from jaxtyping import Int
+
+from gristmill.corpus.documents import ATTRIBUTES, ROW_BITS, TEXTS, buffers_of
+from gristmill.corpus.engine import EngineSettings, groups
+from gristmill.corpus.near import BANDS, cover, shingles_of_buffer
+
+__all__ = ["DedupSettings", "Duplicates", "exact_duplicates", "near_duplicates"]
+
+MOST_COMPARED = 64
+"""A text is compared with so many that stay, those that share the most bands with it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DedupSettings:
+    """The `[corpus.dedup]` table."""
+
+    exact: bool = True
+    """Drop documents that are the same."""
+    near: Annotated[float, Gt(0), Le(1)] | None = 0.9
+    """Drop a document where one that stays has this share of it; near = false drops none of these."""
+
+
+class Duplicates(NamedTuple):
+    """Documents that are superfluous, ascending by key."""
+
+    keys: Int[np.ndarray, " documents"]
+    kept: Int[np.ndarray, " documents"]
+    """The document that each one is superfluous beside."""
+    cover: Any
+    """How much of each one that has: float64, 1 where they are the same."""
+
+
+def exact_duplicates(files: Sequence[Path], documents: int, engine: EngineSettings) -> Duplicates:
+    """Returns the documents that are the same as one with a lower key."""
+    dropped, kept = [], []
+    for keys, counts in groups(files, "hash", engine, documents=documents):
+        first = np.repeat(keys[np.cumsum(counts) - counts], counts)
+        dropped.append(keys[keys != first])
+        kept.append(first[keys != first])
+    empty = np.array([], dtype=np.int64)
+    all_dropped, all_kept = np.concatenate([empty, *dropped]), np.concatenate([empty, *kept])
+    order = np.argsort(all_dropped)
+    return Duplicates(all_dropped[order], all_kept[order], np.ones(len(order)))
+
+
+def near_duplicates(
+    directory: Path,
+    documents: int,
+    settings: DedupSettings,
+    engine: EngineSettings,
+    superfluous: Int[np.ndarray, " keys"],
+) -> Duplicates:
+    """Returns the documents of which one that stays has enough; `superfluous` (ascending) are left out beforehand."""
+    files = sorted(directory.glob(f"*.{ATTRIBUTES}"))
+    labels, keys = _clusters(files, documents, engine, superfluous)
+    if settings.near is None or not len(keys):
+        empty = np.array([], dtype=np.int64)
+        return Duplicates(empty, empty, np.array([]))
+    members = _read_members(directory, keys)
+    found: list[tuple[int, int, float]] = []
+    order = np.argsort(labels, kind="stable")
+    for cluster in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        found += _compare([members[int(keys[i])] for i in cluster], settings.near)
+    found.sort()
+    columns = list(zip(*found, strict=True)) or [(), (), ()]
+    return Duplicates(
+        np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], float)
+    )
+
+
+class _Member(NamedTuple):
+    """A text that may be superfluous, or make others so."""
+
+    key: int
+    bands: Any
+    shingles: Any
+
+
+def _clusters(
+    files: Sequence[Path], documents: int, engine: EngineSettings, superfluous: Any
+) -> tuple[Any, Any]:
+    """Returns a label for each document that shares a band with another, and its key: equal labels are compared."""
+    import scipy.sparse
+    import scipy.sparse.csgraph
+
+    edges = []
+    for band in range(BANDS):
+        for keys, counts in groups(files, f"band_{band:02d}", engine, documents=documents):
+            stays = ~_contains(superfluous, keys)
+            group = np.repeat(np.arange(len(counts)), counts)[stays]
+            keys = keys[stays]
+            same = group[1:] == group[:-1]
+            edges.append(np.stack([keys[:-1][same], keys[1:][same]]))
+    pairs = np.concatenate([np.empty((2, 0), np.int64), *edges], axis=1)
+    keys, ends = np.unique(pairs, return_inverse=True)
+    ends = ends.reshape(2, -1)
+    graph = scipy.sparse.coo_matrix(
+        (np.ones(ends.shape[1], bool), (ends[0], ends[1])), shape=(len(keys), len(keys))
+    )
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1], keys
+
+
+def _contains(ascending: Any, keys: Any) -> Any:
+    if not len(ascending):
+        return np.zeros(len(keys), bool)
+    places = np.minimum(np.searchsorted(ascending, keys), len(ascending) - 1)
+    return ascending[places] == keys
+
+
+def _read_members(directory: Path, keys: Any) -> dict[int, _Member]:
+    members = {}
+    for number in np.unique(keys >> ROW_BITS):
+        rows = keys[keys >> ROW_BITS == number] & ((1 << ROW_BITS) - 1)
+        for row, bands, shingles in _of_unit(directory, int(number), rows):
+            key = (int(number) << ROW_BITS) + row
+            members[key] = _Member(key, bands, shingles)
+    return members
+
+
+def _of_unit(directory: Path, number: int, rows: Any) -> Iterator[tuple[int, Any, Any]]:
+    """Yields the bands and shingles of rows (ascending) of a unit; only the row groups that hold them are read."""
+    import pyarrow.parquet
+
+    names = [f"band_{band:02d}" for band in range(BANDS)]
+    with (
+        pyarrow.parquet.ParquetFile(directory / f"{number:05d}.{TEXTS}") as texts,
+        pyarrow.parquet.ParquetFile(directory / f"{number:05d}.{ATTRIBUTES}") as attributes,
+    ):
+        begin = 0
+        for group in range(texts.num_row_groups):
+            end = begin + texts.metadata.row_group(group).num_rows
+            chosen = rows[(rows >= begin) & (rows < end)] - begin
+            if len(chosen):
+                column = texts.read_row_group(group, columns=["text"])["text"].take(chosen).combine_chunks()
+                bands = attributes.read_row_group(group, columns=names).take(chosen)
+                matrix = np.stack([bands[name].to_numpy() for name in names], axis=1)
+                found, counts = shingles_of_buffer(*buffers_of(column))
+                ends = np.cumsum(counts)
+                for i, row in enumerate(chosen):
+                    yield begin + int(row), matrix[i], found[ends[i] - counts[i] : ends[i]].copy()
+            begin = end
+
+
+def _compare(members: list[_Member], share: float) -> Iterator[tuple[int, int, float]]:
+    """Yields (key, key of the one that stays, cover) for the superfluous of texts that may be near each other."""
+    by_band: dict[tuple[int, int], list[int]] = {}
+    staying: list[tuple[int, Any]] = []
+    for member in sorted(members, key=lambda m: (-len(m.shingles), m.key)):
+        own = [(band, int(value)) for band, value in enumerate(member.bands) if value]
+        shared = collections.Counter(i for band in own for i in by_band.get(band, ()))
+        best, best_key = 0.0, -1
+        for i, _ in sorted(shared.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_COMPARED]:
+            key, theirs = staying[i]
+            places = np.minimum(np.searchsorted(theirs, member.shingles), len(theirs) - 1)
+            value = cover(theirs[places] == member.shingles)
+            if value > best:
+                best, best_key = value, key
+            if best == 1:
+                break
+        if best >= share:
+            yield member.key, best_key, best
+        else:
+            for band in own:
+                by_band.setdefault(band, []).append(len(staying))
+            staying.append((member.key, np.unique(member.shingles)))
