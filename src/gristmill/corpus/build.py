@@ -1,46 +1,47 @@
-"""From sources to a corpus: read, normalise, drop what is empty or twice, split, measure.
+"""From sources to a corpus: read, normalise, decide what is kept, split, measure.
 
-Two passes, so that memory stays bounded whatever the size: the first writes what is kept to a spool and remembers
-a hash and a length of every document; the second, knowing all hashes, writes each document into its split.
+Texts are read and written once, by unit (`documents`); what is decided afterwards is a small table beside them. Another
+threshold reads nothing again, and a run that was killed reads no more again than was being read.
 """
 
-import array
 import collections
+import contextlib
 import dataclasses
-import functools
 import hashlib
-import json
+import os
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
 from gristmill import artifact
 from gristmill.artifact import Artifact
 from gristmill.config import to_dict
-from gristmill.corpus.decode import UnreadableError, newline_of
-from gristmill.corpus.files import Found, SourceFile, find_files, open_stream
-from gristmill.corpus.language import language_of
+from gristmill.corpus.decisions import Decisions, Reasons
+from gristmill.corpus.decode import newline_of
+from gristmill.corpus.deduplicate import DedupSettings, Units, exact_duplicates, near_duplicates
+from gristmill.corpus.documents import FORMAT as DOCUMENTS_FORMAT
+from gristmill.corpus.documents import KEPT_PROBLEMS, SKIP_HINT, TEXTS, ReadJob, outcome_of, read_unit
+from gristmill.corpus.engine import EngineSettings, run_all
+from gristmill.corpus.files import Found, SourceFile, find_files
 from gristmill.corpus.normalise import CHANGES, normalise
-from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, read_range, records
+from gristmill.corpus.read import Layout, ReadOptions, inspect, read_range
 from gristmill.corpus.split import SplitPlan, plan_split
-from gristmill.corpus.store import DROPPED, KIND, DocumentWriter
-from gristmill.errors import InputError
+from gristmill.corpus.store import KIND, UNITS, Cut, write_layout
+from gristmill.corpus.units import Piece, Unit, plan_units, stamp_of
+from gristmill.errors import InputError, RunError
 
 __all__ = ["CorpusConfig", "Progress", "build"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Progress = Callable[[str, int, int | None], None]
 """What is being done, how many bytes of it are, and how many there are if that is known."""
 
-_BATCH_BYTES = 4 << 20
-_BATCH_DOCUMENTS = 2000
 _PROGRESS_SECONDS = 0.3
-_KEPT_PROBLEMS = 20
-_SKIP_HINT = 'on_error = "skip" leaves such things out and counts them'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,11 @@ class CorpusConfig:
     """The share of the documents (of the text, where there is only one) that is held out for validation."""
     valid_maximum_bytes: int = 8_000_000
     """Validation text beyond this goes to training instead."""
+
+    dedup: DedupSettings = dataclasses.field(default_factory=DedupSettings)
+    """What of the documents is superfluous."""
+    engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
+    """Where the work is done."""
 
     def __post_init__(self) -> None:
         """Checks what the types do not."""
@@ -99,296 +105,303 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
 
     Raises:
         InputError: nothing can be read, the text column is unclear, or (`on_error = "fail"`) something is broken.
+        RunError: a worker died again and again; what was read stays, and the same command goes on.
     """
     report = _throttled(progress)
     found = find_files(config.sources, config.exclude)
-    inputs = _hash_inputs(found.files, config, report)
-    settings = {**to_dict(config), "inputs": inputs}
+    stamps = [stamp_of(file.path) for file in found.files]
+    total = sum(size for size, _ in stamps)
+    pieces = _hashed(plan_units(found.files, stamps), total, config, report)
+    settings = to_dict(config)
+    del settings["engine"]  # where it is done does not matter
+    settings["inputs"] = _inputs(pieces)
     key = artifact.artifact_key(KIND, FORMAT_VERSION, settings, None, seed)
     existing = artifact.find(out, key)
     if existing is not None:
         return existing
-    with (
-        artifact.draft(out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed) as work,
-        (work.path / DROPPED).open("w", encoding="utf-8", newline="\n") as dropped,
-    ):
-        work.metrics.update(_Build(config, work.path, dropped, report).run(found))
+    with artifact.draft(
+        out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed, keep_partial=True
+    ) as work:
+        jobs = _jobs(pieces, config, work.path / UNITS)
+        _link(out / UNITS, work.path / UNITS, jobs)
+        outcomes = _read(jobs, config, total, report)
+        work.metrics.update(_decide(work.path, jobs, outcomes, found, total, config, report))
     return artifact.open_artifact(out, KIND, verify=False)
 
 
-class _Build:
-    """One run of the two passes and what it counts."""
+# --- reading --------------------------------------------------------------------------------------------------------
 
-    def __init__(self, config: CorpusConfig, directory: Path, dropped: IO[str], report: Progress) -> None:
-        self._config, self._directory, self._dropped_file, self._report = config, directory, dropped, report
-        self._spool = DocumentWriter(directory, "spool", compression="lz4")
-        self._batch: dict[str, list[Any]] = {name: [] for name in _SCHEMA}
-        self._batch_bytes = 0
-        self._digests: set[bytes] = set()
-        self._hashes, self._bytes, self._characters = array.array("Q"), array.array("Q"), array.array("Q")
-        self._origins: list[tuple[SourceFile, Layout]] = []
-        self._documents_read = 0
-        self._sources: list[dict[str, Any]] = []
-        self._problems: list[str] = []
-        self._first_hint: str | None = None
-        self._dropped: dict[str, dict[str, int]] = {}
-        self._changed: collections.Counter[str] = collections.Counter()
 
-    def run(self, found: Found) -> dict[str, Any]:
-        """Reads and writes everything, and returns the metrics."""
-        layouts = [(file, self._inspect(file)) for file in found.files]
-        total = sum(file.path.stat().st_size for file, layout in layouts if layout is not None)
-        done = 0
-        for file, layout in layouts:
-            if layout is not None:
-                self._read(file, layout, done, total)
-                done += file.path.stat().st_size
-        self._flush()
-        self._spool.close()
-        if not self._hashes:
-            self._fail_with_nothing_left()
-        config = self._config
-        plan = plan_split(
-            self._hashes,
-            self._bytes,
-            valid_fraction=config.valid_fraction,
-            valid_maximum_bytes=config.valid_maximum_bytes,
-        )
-        splits, languages = self._write(plan)
-        return {
-            "documents": sum(entry["documents"] for entry in splits.values()),
-            "characters": sum(entry["characters"] for entry in splits.values()),
-            "text_bytes": sum(entry["text_bytes"] for entry in splits.values()),
-            "read": {
-                "files": len(self._sources),
-                "bytes": total,
-                "documents": self._documents_read,
-                "skipped_files": found.skipped,
-            },
-            "splits": splits,
-            "sources": self._sources,
-            "languages": languages,
-            "dropped": dict(sorted(self._dropped.items())),
-            "problems": self._problems,
-            "changed": {name: self._changed[name] for name in CHANGES},
-            "lengths": _percentiles(self._characters),
+def _hashed(
+    units: list[Unit], total: int, config: CorpusConfig, report: Progress
+) -> list[tuple[Unit, list[str]]]:
+    """Returns each unit with the hashes of its pieces."""
+    hashed, done = [], 0
+    for unit in units:
+        hashes = []
+        for piece in unit.pieces:
+            report("hashing", done, total)
+            done += piece.size_bytes
+            try:
+                hashes.append(_hash_piece(piece))
+            except OSError as error:
+                if config.on_error == "fail":
+                    raise InputError(
+                        f"{piece.file.name} can't be read: {error.strerror}", SKIP_HINT
+                    ) from None
+                hashes.append("unreadable")
+        hashed.append((unit, hashes))
+    return hashed
+
+
+def _hash_piece(piece: Piece) -> str:
+    if piece.end is None:
+        return artifact.hash_file(piece.file.path)
+    digest = hashlib.sha256()
+    with piece.file.path.open("rb") as file:
+        file.seek(piece.start)
+        left = piece.end - piece.start
+        while left and (data := file.read(min(left, 1 << 20))):
+            digest.update(data)
+            left -= len(data)
+        # the last record may end behind the range
+        digest.update(file.readline(1 << 24))
+    return digest.hexdigest()
+
+
+def _inputs(pieces: Sequence[tuple[Unit, list[str]]]) -> dict[str, str]:
+    """Returns the hash of each file: of its pieces' hashes where it has several."""
+    parts: dict[str, list[str]] = {}
+    for unit, hashes in pieces:
+        for piece, value in zip(unit.pieces, hashes, strict=True):
+            parts.setdefault(piece.file.name, []).append(value)
+    return {
+        name: values[0] if len(values) == 1 else hashlib.sha256("".join(values).encode()).hexdigest()
+        for name, values in parts.items()
+    }
+
+
+def _jobs(pieces: Sequence[tuple[Unit, list[str]]], config: CorpusConfig, directory: Path) -> list[ReadJob]:
+    jobs: list[ReadJob] = []
+    taken: set[int] = set()
+    for unit, hashes in pieces:
+        what = [DOCUMENTS_FORMAT, tuple(config._reading), config.on_error]
+        what += [(p.file.name, p.start, p.end, value) for p, value in zip(unit.pieces, hashes, strict=True)]
+        name = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+        job = ReadJob(unit, config._reading, config.on_error, directory, name)
+        while job.first_key in taken:  # one in a million corpora
+            name = hashlib.sha256(name.encode()).hexdigest()[:16]
+            job = job._replace(name=name)
+        taken.add(job.first_key)
+        jobs.append(job)
+    return jobs
+
+
+def _link(before: Path, now: Path, jobs: Sequence[ReadJob]) -> None:
+    """Takes over what the corpus that stands there has read of the same bytes in the same way."""
+    now.mkdir(parents=True, exist_ok=True)
+    names = {job.name for job in jobs}
+    for file in sorted(before.glob("*")) if before.is_dir() else ():
+        target = now / file.name
+        if file.name.partition(".")[0] in names and not target.exists():
+            try:
+                os.link(file, target)
+            except OSError:  # another file system, or one without links
+                with contextlib.suppress(OSError):
+                    shutil.copyfile(file, target)
+
+
+def _read(
+    jobs: Sequence[ReadJob], config: CorpusConfig, total: int, report: Progress
+) -> dict[str, dict[str, Any]]:
+    """Reads all units and returns the outcome of each by its name."""
+    outcomes: dict[str, dict[str, Any]] = {}
+    sizes = {job.name: sum(piece.size_bytes for piece in job.unit.pieces) for job in jobs}
+    done = 0
+    report("reading", 0, total)
+    results = run_all(
+        read_unit, jobs, config.engine, name_of=lambda job: job.unit.pieces[0].file.name, is_done=outcome_of
+    )
+    for outcome in results:
+        outcomes[outcome["name"]] = outcome
+        done += sizes[outcome["name"]]
+        report("reading", done, total)
+    changed = [job for job in jobs if outcomes[job.name]["changed_meanwhile"]]
+    if changed and config.on_error == "fail":
+        raise RunError(outcomes[changed[0].name]["problems"][-1], "run the same command again")
+    return outcomes
+
+
+# --- deciding -------------------------------------------------------------------------------------------------------
+
+
+def _decide(
+    directory: Path,
+    jobs: Sequence[ReadJob],
+    outcomes: dict[str, dict[str, Any]],
+    found: Found,
+    total: int,
+    config: CorpusConfig,
+    report: Progress,
+) -> dict[str, Any]:
+    """Decides about every document, writes that down, and returns the metrics."""
+    ordered = [outcomes[job.name] for job in jobs]
+    units = Units(directory / UNITS, tuple(job.name for job in jobs), tuple(o["documents"] for o in ordered))
+    decisions = Decisions(units)
+    report("deciding", 0, None)
+    decisions.drop(Reasons.TOO_SHORT, decisions.attribute("characters") < config.minimum_characters)
+    if config.dedup.exact:
+        decisions.drop_duplicates(Reasons.DUPLICATE, exact_duplicates(units, config.engine))
+    if config.dedup.near is not None:
+        gone = np.sort(decisions.keys[~decisions.kept])
+        near = near_duplicates(units, config.dedup, config.engine, gone)
+        decisions.drop_duplicates(Reasons.NEAR_DUPLICATE, near)
+    places = np.flatnonzero(decisions.kept)
+    if not len(places):
+        _fail_with_nothing_left(ordered, decisions)
+    plan = plan_split(
+        decisions.attribute("hash")[places],
+        decisions.attribute("bytes")[places],
+        valid_fraction=config.valid_fraction,
+        valid_maximum_bytes=config.valid_maximum_bytes,
+    )
+    cut = _cut_of(units, decisions, places, plan, jobs)
+    decisions.split(plan.threshold)
+    decisions.write(directory)
+    write_layout(directory, units, cut)
+    return _metrics(directory, ordered, decisions, found, total, cut)
+
+
+def _cut_of(
+    units: Units, decisions: Decisions, places: Any, plan: SplitPlan, jobs: Sequence[ReadJob]
+) -> Cut | None:
+    """Returns where the one document is cut that is to be cut, if one is."""
+    import pyarrow.parquet
+
+    if plan.cut_document is None:
+        return None
+    place = int(places[plan.cut_document])
+    firsts = np.cumsum([0, *units.documents])
+    unit = int(np.searchsorted(firsts, place, side="right")) - 1
+    table = pyarrow.parquet.read_table(
+        units.directory / f"{units.names[unit]}.{TEXTS}", columns=["text", "source", "start", "end"]
+    )
+    row = table.slice(place - int(firsts[unit]), 1).to_pylist()[0]
+    text = row["text"]
+    character = int((1 - plan.cut_fraction) * len(text))
+    if not text[:character].strip() or not text[character:].strip():
+        return None
+    file = next(piece.file for piece in jobs[unit].unit.pieces if piece.file.name == row["source"])
+    layout = inspect(file, jobs[unit].options)
+    byte = _cut_in_source(file, layout, row["start"], row["end"], text, character)
+    return Cut(int(decisions.keys[place]), character, byte)
+
+
+def _metrics(
+    directory: Path,
+    outcomes: Sequence[dict[str, Any]],
+    decisions: Decisions,
+    found: Found,
+    total: int,
+    cut: Cut | None,
+) -> dict[str, Any]:
+    kept = decisions.kept
+    sizes, characters = decisions.attribute("bytes"), decisions.attribute("characters").astype(np.int64)
+    splits = {
+        name: {
+            "documents": int(which.sum()),
+            "characters": int(characters[which].sum()),
+            "text_bytes": int(sizes[which].sum()),
         }
-
-    def _inspect(self, file: SourceFile) -> Layout | None:
-        try:
-            return inspect(file, self._config._reading)
-        except UnreadableError as error:
-            self._problem(error.message, error.hint)
-            self._drop("unreadable file", file.name, None, None, None, error.message, 0)
-            return None
-
-    def _read(self, file: SourceFile, layout: Layout, done: int, total: int) -> None:
-        source: dict[str, Any] = {
-            "path": file.name,
-            "format": file.format,
-            "encoding": layout.encoding.name if layout.encoding else None,
-            "encoding_evidence": layout.encoding.evidence if layout.encoding else None,
-            "text_column": layout.text_column,
-            "documents": 0,
-            "text_bytes": 0,
+        for name, which in (("train", kept & ~decisions.valid), ("valid", kept & decisions.valid))
+    }
+    if cut is not None:
+        moved = _held_out_part(decisions, cut)
+        for name, value in moved.items():
+            splits["valid"][name] += value
+            splits["train"][name] -= value if name != "documents" else 0
+    languages = np.array(decisions.attribute("language"), dtype=object)
+    spoken = {
+        str(language): {
+            "documents": int((which := kept & (languages == language)).sum()),
+            "text_bytes": int(sizes[which].sum()),
         }
-        self._sources.append(source)
-        try:
-            with open_stream(file) as stream:
-                for item in records(stream, file, layout, self._config._reading):
-                    self._documents_read += 1
-                    if isinstance(item, Record):
-                        kept = self._keep(file, layout, item)
-                        source["documents"] += kept > 0
-                        source["text_bytes"] += kept
-                    else:
-                        self._broken(file, item)
-                    self._report("reading", done + stream.raw.tell(), total)
-        except UnreadableError as error:
-            self._problem(error.message, error.hint)
-            self._drop("file cut short", file.name, None, None, None, error.message, 0)
-
-    def _keep(self, file: SourceFile, layout: Layout, record: Record) -> int:
-        """Returns the bytes of the document that was kept, 0 where it was dropped."""
-        text, changed = normalise(record.text)
-        self._changed.update(changed)
-        bare = text.strip()
-        data = text.encode()
-        digest = hashlib.sha256(data if len(bare) == len(text) else bare.encode()).digest()[:16]
-        size, identity = len(data), digest[:8].hex()
-        reason = (
-            "empty"
-            if not bare
-            else "too short"
-            if len(bare) < self._config.minimum_characters
-            else "duplicate"
-            if digest in self._digests
-            else None
-        )
-        if reason is not None:
-            self._drop(reason, file.name, identity, record.start, record.end, bare, size)
-            return 0
-        self._digests.add(digest)
-        self._hashes.append(int.from_bytes(digest[:8], "big"))
-        self._bytes.append(size)
-        self._characters.append(len(text))
-        if len(self._origins) < 20:  # a document is cut only where there are few
-            self._origins.append((file, layout))
-        row = (
-            identity,
-            text,
-            file.name,
-            record.start,
-            record.end,
-            language_of(text),
-            _to_json(record.metadata),
-        )
-        for column, value in zip(self._batch.values(), row, strict=True):
-            column.append(value)
-        self._batch_bytes += size
-        if self._batch_bytes >= _BATCH_BYTES or len(self._batch["id"]) >= _BATCH_DOCUMENTS:
-            self._flush()
-        return size
-
-    def _flush(self) -> None:
-        if self._batch["id"]:
-            self._spool.write(_table(self._batch), "spool")
-            self._batch = {name: [] for name in _SCHEMA}
-            self._batch_bytes = 0
-
-    def _broken(self, file: SourceFile, item: Broken) -> None:
-        message = f"{file.name}: {item.message}"
-        if item.reason != "no text":  # an empty cell is no accident
-            self._problem(message, _SKIP_HINT)
-        self._drop(item.reason, file.name, None, item.start, item.end, item.preview, 0, item.message)
-
-    def _problem(self, message: str, hint: str | None) -> None:
-        if self._config.on_error == "fail":
-            raise InputError(message, hint)
-        self._first_hint = self._first_hint or hint
-        if len(self._problems) < _KEPT_PROBLEMS:
-            self._problems.append(message)
-
-    def _drop(
-        self,
-        reason: str,
-        source: str,
-        identity: str | None,
-        start: int | None,
-        end: int | None,
-        preview: str,
-        text_bytes: int,
-        message: str | None = None,
-    ) -> None:
-        entry = self._dropped.setdefault(reason, {"documents": 0, "text_bytes": 0})
-        entry["documents"] += 1
-        entry["text_bytes"] += text_bytes
-        line = {"id": identity, "source": source, "start": start, "end": end, "reason": reason}
-        preview = " ".join(preview[:400].split())[:160]
-        self._dropped_file.write(
-            _to_json({**line, "preview": preview, **({"message": message} if message else {})}) + "\n"
-        )
-
-    def _write(self, plan: SplitPlan) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Moves the spool into the final files, and returns the counts per split and per language."""
-        import pyarrow
-        import pyarrow.compute
-
-        writer = DocumentWriter(self._directory, "documents", compression="zstd")
-        splits = {split: {"documents": 0, "characters": 0, "text_bytes": 0} for split in ("train", "valid")}
-        languages: dict[str, dict[str, int]] = {}
-        for first, batch in self._spooled():
-            hashes = np.asarray(self._hashes[first : first + batch.num_rows], dtype=np.uint64)
-            valid = np.array([int(value) < plan.threshold for value in hashes])
-            parts = [
-                (batch.filter(pyarrow.array(~valid)), "train"),
-                (batch.filter(pyarrow.array(valid)), "valid"),
-            ]
-            if plan.cut_document is not None and first <= plan.cut_document < first + batch.num_rows:
-                parts = self._cut(batch, plan.cut_document - first, plan)
-            for part, split in parts:
-                sizes = pyarrow.compute.binary_length(part["text"].cast(pyarrow.large_binary())).to_numpy()
-                characters = pyarrow.compute.sum(pyarrow.compute.utf8_length(part["text"])).as_py() or 0
-                counts = {
-                    "documents": part.num_rows,
-                    "characters": characters,
-                    "text_bytes": int(sizes.sum()),
-                }
-                for name, value in counts.items():
-                    splits[split][name] += value
-                spoken = np.array(part["language"].to_pylist())
-                for language in np.unique(spoken):
-                    entry = languages.setdefault(str(language), {"documents": 0, "text_bytes": 0})
-                    entry["documents"] += int((spoken == language).sum())
-                    entry["text_bytes"] += int(sizes[spoken == language].sum())
-                column = pyarrow.array([split] * part.num_rows, pyarrow.string())
-                writer.write(part.add_column(5, "split", column), split)
-        writer.close()
-        for path in self._directory.glob("spool-*.parquet"):
-            path.unlink()
-        return splits, dict(sorted(languages.items()))
-
-    def _spooled(self) -> Iterator[tuple[int, Any]]:
-        import pyarrow
-        import pyarrow.parquet
-
-        first, total = 0, sum(self._bytes)
-        done = 0
-        for path in sorted(self._directory.glob("spool-*.parquet")):
-            with pyarrow.parquet.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group)
-                    yield first, table
-                    done += sum(self._bytes[first : first + table.num_rows])
-                    first += table.num_rows
-                    self._report("writing", done, total)
-
-    def _cut(self, table: Any, index: int, plan: SplitPlan) -> list[tuple[Any, str]]:
-        """Returns the rows of a table, the document at `index` cut in two, each part with its split."""
-        row = table.slice(index, 1).to_pylist()[0]
-        text = row["text"]
-        place = int((1 - plan.cut_fraction) * len(text))
-        if not text[:place].strip() or not text[place:].strip():
-            return [(table, "train")]
-        file, layout = self._origins[plan.cut_document or 0]
-        middle = _cut_in_source(file, layout, row["start"], row["end"], text, place)
-        halves = []
-        for part, start, end in ((text[:place], row["start"], middle), (text[place:], middle, row["end"])):
-            identity = hashlib.sha256(part.strip().encode()).digest()[:8].hex()
-            span = (row["start"], row["end"]) if middle is None else (start, end)
-            half = {**row, "id": identity, "text": part, "start": span[0], "end": span[1]}
-            halves.append(_table({name: [value] for name, value in half.items()}))
-        before, after = table.slice(0, index), table.slice(index + 1)
-        return [(before, "train"), (halves[0], "train"), (after, "train"), (halves[1], "valid")]
-
-    def _fail_with_nothing_left(self) -> NoReturn:
-        if self._problems and not self._documents_read:  # there is nothing to say but what went wrong
-            raise InputError(self._problems[0], self._first_hint)
-        reasons = ", ".join(
-            f"{entry['documents']} {reason}" for reason, entry in sorted(self._dropped.items())
-        )
-        first = f"; the first: {self._problems[0]}" if self._problems else ""
-        raise InputError(
-            f"no documents are left of {len(self._sources)} files: {reasons or 'they hold none'}{first}",
-            "look at text_column, minimum_characters and document_separator",
-        )
+        for language in sorted(set(languages[kept].tolist()))
+    }
+    dropped: dict[str, dict[str, int]] = {}
+    for outcome in outcomes:
+        for reason, count in outcome["lost"].items():
+            dropped.setdefault(reason, {"documents": 0, "text_bytes": 0})["documents"] += count
+    for code, reason in enumerate(Reasons.ALL):
+        which = decisions.reason == code
+        if code and which.any():
+            dropped[reason] = {"documents": int(which.sum()), "text_bytes": int(sizes[which].sum())}
+    changed: collections.Counter[str] = collections.Counter()
+    for outcome in outcomes:
+        changed.update(outcome["changed"])
+    near = decisions.reason == Reasons.ALL.index(Reasons.NEAR_DUPLICATE)
+    lost = float(((1 - decisions.cover[near]) * sizes[near]).sum())
+    return {
+        "documents": sum(entry["documents"] for entry in splits.values()),
+        "characters": sum(entry["characters"] for entry in splits.values()),
+        "text_bytes": sum(entry["text_bytes"] for entry in splits.values()),
+        "read": {
+            "files": len({source["path"] for outcome in outcomes for source in outcome["sources"]}),
+            "bytes": total,
+            "documents": sum(outcome["records"] for outcome in outcomes),
+            "skipped_files": found.skipped,
+        },
+        "splits": splits,
+        "sources": _sources(outcomes),
+        "languages": spoken,
+        "dropped": dict(sorted(dropped.items())),
+        "unique_bytes_lost": round(lost),
+        "problems": [problem for outcome in outcomes for problem in outcome["problems"]][:KEPT_PROBLEMS],
+        "changed": {name: changed[name] for name in CHANGES},
+        "lengths": _percentiles(characters[kept]),
+    }
 
 
-_SCHEMA = {
-    "id": "string",
-    "text": "string",
-    "source": "string",
-    "start": "int64",
-    "end": "int64",
-    "language": "string",
-    "metadata": "string",
-}
+def _held_out_part(decisions: Decisions, cut: Cut) -> dict[str, int]:
+    import pyarrow.parquet
+
+    units = decisions.units
+    place = int(units.places(np.array([cut.key]))[0])
+    firsts = np.cumsum([0, *units.documents])
+    unit = int(np.searchsorted(firsts, place, side="right")) - 1
+    table = pyarrow.parquet.read_table(units.directory / f"{units.names[unit]}.{TEXTS}", columns=["text"])
+    part = table["text"][place - int(firsts[unit])].as_py()[cut.character :]
+    return {"documents": 1, "characters": len(part), "text_bytes": len(part.encode())}
 
 
-def _table(columns: dict[str, list[Any]]) -> Any:
-    import pyarrow
+def _sources(outcomes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns what was read of each file; the ranges of a file that was divided are added up."""
+    files: dict[str, dict[str, Any]] = {}
+    for outcome in outcomes:
+        for source in outcome["sources"]:
+            entry = files.setdefault(source["path"], {**source, "documents": 0, "text_bytes": 0})
+            entry["documents"] += source["documents"]
+            entry["text_bytes"] += source["text_bytes"]
+    return list(files.values())
 
-    return pyarrow.table({name: pyarrow.array(columns[name], kind) for name, kind in _SCHEMA.items()})
+
+def _fail_with_nothing_left(outcomes: Sequence[dict[str, Any]], decisions: Decisions) -> NoReturn:
+    problems = [problem for outcome in outcomes for problem in outcome["problems"]]
+    if problems and not sum(
+        outcome["records"] for outcome in outcomes
+    ):  # there is nothing to say but what went wrong
+        raise InputError(problems[0], next(o["hint"] for o in outcomes if o["problems"]))
+    counts: collections.Counter[str] = collections.Counter()
+    for outcome in outcomes:
+        counts.update(outcome["lost"])
+    counts.update(Reasons.ALL[code] for code in decisions.reason.tolist())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    first = f"; the first: {problems[0]}" if problems else ""
+    files = len({source["path"] for outcome in outcomes for source in outcome["sources"]})
+    raise InputError(
+        f"no documents are left of {files} files: {reasons or 'they hold none'}{first}",
+        "look at text_column, minimum_characters and document_separator",
+    )
 
 
 def _cut_in_source(
@@ -421,23 +434,7 @@ def _beginning(raw: str) -> str:
     return normalise(raw + "x").text[:-1]
 
 
-def _hash_inputs(files: list[SourceFile], config: CorpusConfig, report: Progress) -> dict[str, str]:
-    inputs = {}
-    total = sum(file.path.stat().st_size for file in files)
-    done = 0
-    for file in files:
-        report("hashing", done, total)
-        done += file.path.stat().st_size
-        try:
-            inputs[file.name] = artifact.hash_file(file.path)
-        except OSError as error:
-            if config.on_error == "fail":
-                raise InputError(f"{file.name} can't be read: {error.strerror}", _SKIP_HINT) from None
-            inputs[file.name] = "unreadable"
-    return inputs
-
-
-def _percentiles(characters: "array.array[int]") -> dict[str, int]:
+def _percentiles(characters: Any) -> dict[str, int]:
     names = {
         "minimum": 0,
         "p10": 10,
@@ -448,18 +445,8 @@ def _percentiles(characters: "array.array[int]") -> dict[str, int]:
         "p99": 99,
         "maximum": 100,
     }
-    values = np.percentile(np.asarray(characters), list(names.values()), method="nearest")
+    values = np.percentile(characters, list(names.values()), method="nearest")
     return {name: int(value) for name, value in zip(names, values, strict=True)}
-
-
-@functools.cache
-def _encoder() -> json.JSONEncoder:
-    return json.JSONEncoder(ensure_ascii=False, default=str)  # dates and decimals of a parquet file
-
-
-def _to_json(value: dict[str, Any]) -> str:
-    """Returns JSON that is valid UTF-8 whatever the strings hold."""
-    return "{}" if not value else _encoder().encode(value).encode("utf-8", "replace").decode()
 
 
 def _throttled(progress: Progress | None) -> Progress:

@@ -9,7 +9,7 @@ it, never with the friends of its friends: no chain of small differences joins w
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from gristmill.corpus.documents import ATTRIBUTES, ROW_BITS, TEXTS, buffers_of
 from gristmill.corpus.engine import EngineSettings, groups
 from gristmill.corpus.near import BANDS, cover, shingles_of_buffer
 
-__all__ = ["DedupSettings", "Duplicates", "exact_duplicates", "near_duplicates"]
+__all__ = ["DedupSettings", "Duplicates", "Units", "exact_duplicates", "near_duplicates"]
 
 MOST_COMPARED = 64
 """A text is compared with so many that stay, those that share the most bands with it."""
@@ -47,10 +47,33 @@ class Duplicates(NamedTuple):
     """How much of each one that has: float64, 1 where they are the same."""
 
 
-def exact_duplicates(files: Sequence[Path], documents: int, engine: EngineSettings) -> Duplicates:
-    """Returns the documents that are the same as one with a lower key."""
+class Units(NamedTuple):
+    """Where the documents are: the units in the order of the sources."""
+
+    directory: Path
+    names: tuple[str, ...]
+    documents: tuple[int, ...]
+
+    @property
+    def attributes(self) -> list[Path]:
+        """Their files of attributes."""
+        return [self.directory / f"{name}.{ATTRIBUTES}" for name in self.names]
+
+    def places(self, keys: Any) -> Any:
+        """Returns the number of each document in the order of the sources."""
+        prefixes = np.array([int(name[:8], 16) >> 1 for name in self.names])
+        firsts = np.cumsum([0, *self.documents])[:-1]
+        order = np.argsort(prefixes)
+        unit = order[np.searchsorted(prefixes, keys >> ROW_BITS, sorter=order)]
+        return firsts[unit] + (keys & ((1 << ROW_BITS) - 1))
+
+
+def exact_duplicates(units: Units, engine: EngineSettings) -> Duplicates:
+    """Returns the documents that are the same as an earlier one."""
     dropped, kept = [], []
-    for keys, counts in groups(files, "hash", engine, documents=documents):
+    for keys, counts in groups(units.attributes, "hash", engine, documents=sum(units.documents)):
+        group = np.repeat(np.arange(len(counts)), counts)
+        keys = keys[np.lexsort((units.places(keys), group))]
         first = np.repeat(keys[np.cumsum(counts) - counts], counts)
         dropped.append(keys[keys != first])
         kept.append(first[keys != first])
@@ -61,23 +84,22 @@ def exact_duplicates(files: Sequence[Path], documents: int, engine: EngineSettin
 
 
 def near_duplicates(
-    directory: Path,
-    documents: int,
+    units: Units,
     settings: DedupSettings,
     engine: EngineSettings,
     superfluous: Int[np.ndarray, " keys"],
 ) -> Duplicates:
     """Returns the documents of which one that stays has enough; `superfluous` (ascending) are left out beforehand."""
-    files = sorted(directory.glob(f"*.{ATTRIBUTES}"))
-    labels, keys = _clusters(files, documents, engine, superfluous)
+    labels, keys = _clusters(units, engine, superfluous)
     if settings.near is None or not len(keys):
         empty = np.array([], dtype=np.int64)
         return Duplicates(empty, empty, np.array([]))
-    members = _read_members(directory, keys)
+    members = _read_members(units, keys)
     found: list[tuple[int, int, float]] = []
     order = np.argsort(labels, kind="stable")
+    place = dict(zip(keys.tolist(), units.places(keys).tolist(), strict=True))
     for cluster in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        found += _compare([members[int(keys[i])] for i in cluster], settings.near)
+        found += _compare([members[int(keys[i])] for i in cluster], settings.near, place)
     found.sort()
     columns = list(zip(*found, strict=True)) or [(), (), ()]
     return Duplicates(
@@ -93,16 +115,16 @@ class _Member(NamedTuple):
     shingles: Any
 
 
-def _clusters(
-    files: Sequence[Path], documents: int, engine: EngineSettings, superfluous: Any
-) -> tuple[Any, Any]:
+def _clusters(units: Units, engine: EngineSettings, superfluous: Any) -> tuple[Any, Any]:
     """Returns a label for each document that shares a band with another, and its key: equal labels are compared."""
     import scipy.sparse
     import scipy.sparse.csgraph
 
     edges = []
     for band in range(BANDS):
-        for keys, counts in groups(files, f"band_{band:02d}", engine, documents=documents):
+        for keys, counts in groups(
+            units.attributes, f"band_{band:02d}", engine, documents=sum(units.documents)
+        ):
             stays = ~_contains(superfluous, keys)
             group = np.repeat(np.arange(len(counts)), counts)[stays]
             keys = keys[stays]
@@ -124,24 +146,24 @@ def _contains(ascending: Any, keys: Any) -> Any:
     return ascending[places] == keys
 
 
-def _read_members(directory: Path, keys: Any) -> dict[int, _Member]:
+def _read_members(units: Units, keys: Any) -> dict[int, _Member]:
     members = {}
-    for number in np.unique(keys >> ROW_BITS):
-        rows = keys[keys >> ROW_BITS == number] & ((1 << ROW_BITS) - 1)
-        for row, bands, shingles in _of_unit(directory, int(number), rows):
-            key = (int(number) << ROW_BITS) + row
-            members[key] = _Member(key, bands, shingles)
+    for name in units.names:
+        first = int(name[:8], 16) >> 1 << ROW_BITS
+        rows = keys[keys >> ROW_BITS == first >> ROW_BITS] - first
+        for row, bands, found in _of_unit(units.directory, name, rows):
+            members[first + row] = _Member(first + row, bands, found)
     return members
 
 
-def _of_unit(directory: Path, number: int, rows: Any) -> Iterator[tuple[int, Any, Any]]:
+def _of_unit(directory: Path, name: str, rows: Any) -> Iterator[tuple[int, Any, Any]]:
     """Yields the bands and shingles of rows (ascending) of a unit; only the row groups that hold them are read."""
     import pyarrow.parquet
 
-    names = [f"band_{band:02d}" for band in range(BANDS)]
+    columns = [f"band_{band:02d}" for band in range(BANDS)]
     with (
-        pyarrow.parquet.ParquetFile(directory / f"{number:05d}.{TEXTS}") as texts,
-        pyarrow.parquet.ParquetFile(directory / f"{number:05d}.{ATTRIBUTES}") as attributes,
+        pyarrow.parquet.ParquetFile(directory / f"{name}.{TEXTS}") as texts,
+        pyarrow.parquet.ParquetFile(directory / f"{name}.{ATTRIBUTES}") as attributes,
     ):
         begin = 0
         for group in range(texts.num_row_groups):
@@ -149,8 +171,8 @@ def _of_unit(directory: Path, number: int, rows: Any) -> Iterator[tuple[int, Any
             chosen = rows[(rows >= begin) & (rows < end)] - begin
             if len(chosen):
                 column = texts.read_row_group(group, columns=["text"])["text"].take(chosen).combine_chunks()
-                bands = attributes.read_row_group(group, columns=names).take(chosen)
-                matrix = np.stack([bands[name].to_numpy() for name in names], axis=1)
+                bands = attributes.read_row_group(group, columns=columns).take(chosen)
+                matrix = np.stack([bands[band].to_numpy() for band in columns], axis=1)
                 found, counts = shingles_of_buffer(*buffers_of(column))
                 ends = np.cumsum(counts)
                 for i, row in enumerate(chosen):
@@ -158,11 +180,13 @@ def _of_unit(directory: Path, number: int, rows: Any) -> Iterator[tuple[int, Any
             begin = end
 
 
-def _compare(members: list[_Member], share: float) -> Iterator[tuple[int, int, float]]:
+def _compare(
+    members: list[_Member], share: float, place: Mapping[int, int]
+) -> Iterator[tuple[int, int, float]]:
     """Yields (key, key of the one that stays, cover) for the superfluous of texts that may be near each other."""
     by_band: dict[tuple[int, int], list[int]] = {}
     staying: list[tuple[int, Any]] = []
-    for member in sorted(members, key=lambda m: (-len(m.shingles), m.key)):
+    for member in sorted(members, key=lambda m: (-len(m.shingles), place[m.key])):
         own = [(band, int(value)) for band, value in enumerate(member.bands) if value]
         shared = collections.Counter(i for band in own for i in by_band.get(band, ()))
         best, best_key = 0.0, -1

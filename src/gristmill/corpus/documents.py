@@ -1,18 +1,17 @@
 """The first half of a corpus: every text once, normalised, with what can be told of each by itself.
 
-For each unit of work three files: `NUMBER.texts.parquet` (id, text and where it stood), `NUMBER.attributes.parquet` (a
-row for each text: features, language, hashes, MinHash bands), and `NUMBER.json` (counts, and the hashes of the two).
-Nothing is decided here but that a text is empty or can not be read.
+For each unit of work some files, named by the hash of what was read and how: `NAME.texts.parquet` (texts, and where they
+stood), `NAME.attributes.parquet` (a row for each text: features, language, hashes, MinHash bands), `NAME.broken.jsonl`
+(what gave no text) and `NAME.json` (counts, and the hashes of the others). Nothing is decided here.
 """
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -26,16 +25,29 @@ from gristmill.corpus.language import languages_of
 from gristmill.corpus.near import BANDS, bands_of_buffer
 from gristmill.corpus.normalise import normalise
 from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, records
-from gristmill.corpus.units import Unit
+from gristmill.corpus.units import Piece, Unit, stamp_of
 from gristmill.errors import InputError
 
-__all__ = ["ATTRIBUTES", "ROW_BITS", "TEXTS", "ReadJob", "outcome_of", "read_unit"]
+__all__ = [
+    "ATTRIBUTES",
+    "BROKEN",
+    "FORMAT",
+    "KEPT_PROBLEMS",
+    "ROW_BITS",
+    "SKIP_HINT",
+    "TEXTS",
+    "ReadJob",
+    "outcome_of",
+    "read_unit",
+]
 
+FORMAT = 1
+"""Raised whenever the same bytes would give other documents or attributes."""
 TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"
 BATCH_BYTES, BATCH_DOCUMENTS = 4 << 20, 4000
 KEPT_PROBLEMS = 20
 ROW_BITS = 32
-"""A document's key is its unit's number and, in so many bits, its row there: known before all units are read."""
+"""A document's key is 31 bits of its unit's name and, in so many bits, its row there: known before all is read."""
 SKIP_HINT = 'on_error = "skip" leaves such things out and counts them'
 
 
@@ -46,15 +58,20 @@ class ReadJob(NamedTuple):
     options: ReadOptions
     on_error: Literal["skip", "fail"]
     directory: Path
-    key: str
-    """Hash of what decides the outcome: the bytes of the pieces, the options, the version of this module."""
+    name: str
+    """Hash of what decides the outcome, 16 hexadecimal digits: the bytes of the pieces, their names, the options."""
+
+    @property
+    def first_key(self) -> int:
+        """The key of the unit's first document: 31 bits of its name and, in the last 32, its row, 0."""
+        return int(self.name[:8], 16) >> 1 << ROW_BITS
 
 
 def outcome_of(job: ReadJob) -> dict[str, Any] | None:
     """Returns what reading this unit came to, if that has been done and its files are whole."""
     try:
         outcome: dict[str, Any] = json.loads(_file(job, OUTCOME).read_text(encoding="utf-8"))
-        if outcome["key"] != job.key:
+        if outcome["name"] != job.name or outcome["changed_meanwhile"]:
             return None
         whole = all(hash_file(job.directory / name) == digest for name, digest in outcome["files"].items())
     except (OSError, ValueError, KeyError):
@@ -72,7 +89,7 @@ def read_unit(job: ReadJob) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         unit = _Unit(job, stack)
         for piece in job.unit.pieces:
-            unit.read(piece.file, piece.start, piece.end)
+            unit.read(piece)
         unit.flush()
     outcome = unit.outcome()
     for name in (TEXTS, ATTRIBUTES, BROKEN):
@@ -85,11 +102,11 @@ def read_unit(job: ReadJob) -> dict[str, Any]:
 
 
 def _file(job: ReadJob, ending: str) -> Path:
-    return job.directory / f"{job.unit.number:05d}.{ending}"
+    return job.directory / f"{job.name}.{ending}"
 
 
 def _temporary(job: ReadJob, ending: str) -> Path:
-    return job.directory / f".{job.unit.number:05d}.{ending}.{os.getpid()}.tmp"
+    return job.directory / f".{job.name}.{ending}.{os.getpid()}.tmp"
 
 
 class _Unit:
@@ -122,8 +139,11 @@ class _Unit:
         self._lost: collections.Counter[str] = collections.Counter()
         self._changed: collections.Counter[str] = collections.Counter()
         self._documents = self._records = self._bytes = 0
+        self._changed_meanwhile = False
 
-    def read(self, file: SourceFile, start: int, end: int | None) -> None:
+    def read(self, piece: Piece) -> None:
+        """Takes the documents of a file, or of a range of one."""
+        file, start, end = piece.file, piece.start, piece.end
         source: dict[str, Any] = {"path": file.name, "format": file.format, "documents": 0, "text_bytes": 0}
         self._sources.append(source)
         try:
@@ -140,7 +160,13 @@ class _Unit:
                         self._lose(file, item)
         except UnreadableError as error:
             self._problem(error.message, error.hint)
-            self._lose(file, Broken("unreadable file", error.message, start, end or start, ""))
+            reason = "file cut short" if source["documents"] else "unreadable file"
+            self._lose(file, Broken(reason, error.message, start, end or start, ""))
+        if stamp_of(file.path) != piece.stamp:  # what was read is not what the unit's name stands for
+            self._changed_meanwhile = True
+            self._problem(
+                f"{file.name} was changed or removed while it was read", "run the same command again"
+            )
 
     def _take(self, file: SourceFile, record: Record, source: dict[str, Any]) -> None:
         text, changed = normalise(record.text)
@@ -175,7 +201,7 @@ class _Unit:
             field.name: pyarrow.array(self._rows[field.name], field.type) for field in _text_schema()
         })  # fmt: skip
         self._texts.write_table(table, row_group_size=table.num_rows)
-        first = (self._job.unit.number << ROW_BITS) + self._documents
+        first = self._job.first_key + self._documents
         attributes = attributes_of(table["text"].combine_chunks(), self._rows["digest"], first)
         self._attributes.write_table(attributes, row_group_size=table.num_rows)
         self._documents += table.num_rows
@@ -185,8 +211,8 @@ class _Unit:
 
     def outcome(self) -> dict[str, Any]:
         return {
-            "key": self._job.key,
-            "unit": self._job.unit.number,
+            "name": self._job.name,
+            "changed_meanwhile": self._changed_meanwhile,
             "records": self._records,
             "documents": self._documents,
             "text_bytes": self._bytes,
@@ -214,7 +240,7 @@ class _Unit:
 def attributes_of(texts: Any, digests: Sequence[bytes], first: int) -> Any:
     """Returns a table of what can be told of each text: features, language, hashes, MinHash bands.
 
-    `first` is the key of the first one: its unit's number, and in the last 32 bits its row there.
+    `first` is the key of the first one.
     """
     import pyarrow
 

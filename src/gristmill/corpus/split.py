@@ -31,7 +31,11 @@ class SplitPlan(NamedTuple):
 
 
 def plan_split(
-    hashes: Sequence[int], text_bytes: Sequence[int], *, valid_fraction: float, valid_maximum_bytes: int
+    hashes: Sequence[int] | np.ndarray,
+    text_bytes: Sequence[int] | np.ndarray,
+    *,
+    valid_fraction: float,
+    valid_maximum_bytes: int,
 ) -> SplitPlan:
     """Returns the plan for documents with these 64-bit hashes and sizes."""
     count = len(hashes)

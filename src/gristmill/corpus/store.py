@@ -1,22 +1,33 @@
-"""A corpus on the disk: documents as parquet, what was dropped as JSON lines, figures in the manifest."""
+"""A corpus on the disk: the texts of its units, what was decided about them, and figures in the manifest.
 
+units/NAME.texts.parquet       every text that was read, dropped ones too, and where it stood
+units/NAME.attributes.parquet  a row for each: features, language, hashes
+units/NAME.broken.jsonl        what gave no text
+decisions/NAME.parquet         a row for each: kept or dropped, why, which split
+layout.json                    the units in their order, and the one document that is cut in two, if one is
+"""
+
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gristmill.artifact import Artifact, open_artifact
+import numpy as np
+
+from gristmill.artifact import Artifact, open_artifact, write_json
+from gristmill.corpus.decisions import DECISIONS
+from gristmill.corpus.deduplicate import Units
+from gristmill.corpus.documents import ATTRIBUTES, BROKEN, ROW_BITS, TEXTS
 from gristmill.corpus.language import Language
 from gristmill.errors import InputError
 
-__all__ = ["DROPPED", "KIND", "Corpus", "Document", "DocumentWriter", "Split"]
+__all__ = ["KIND", "UNITS", "Corpus", "Cut", "Document", "Split", "identity_of", "write_layout"]
 
 KIND = "corpus"
-DROPPED = "dropped.jsonl"
+UNITS = "units"
+LAYOUT = "layout.json"
 Split = Literal["train", "valid"]
-
-_GROUP_BYTES = 8 << 20
-_FILE_BYTES = 1 << 30
 
 
 class Document(NamedTuple):
@@ -34,6 +45,27 @@ class Document(NamedTuple):
     metadata: dict[str, Any]
 
 
+class Cut(NamedTuple):
+    """The document whose end is held out, where there are too few to hold out whole ones."""
+
+    key: int
+    character: int
+    """Where the text for validation begins."""
+    byte: int | None
+    """The same in the source file, where there is such a place."""
+
+
+def identity_of(text: str) -> str:
+    """Returns the id of a text."""
+    return hashlib.sha256(text.strip().encode()).digest()[:8].hex()
+
+
+def write_layout(directory: Path, units: Units, cut: Cut | None) -> None:
+    """Writes down the units in their order, and what is cut."""
+    table = [{"name": name, "documents": n} for name, n in zip(units.names, units.documents, strict=True)]
+    write_json(directory / LAYOUT, {"units": table, "cut": None if cut is None else cut._asdict()})
+
+
 class Corpus:
     """The documents of a finished corpus, streamed from the disk."""
 
@@ -42,6 +74,9 @@ class Corpus:
         self.artifact = open_artifact(artifact, KIND) if isinstance(artifact, Path) else artifact
         if self.artifact.kind != KIND:
             raise InputError(f"{self.artifact.path} is a {self.artifact.kind}, expected a {KIND}")
+        layout = json.loads((self.artifact.path / LAYOUT).read_text(encoding="utf-8"))
+        self._units: list[str] = [unit["name"] for unit in layout["units"]]
+        self._cut = None if layout["cut"] is None else Cut(**layout["cut"])
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -50,15 +85,24 @@ class Corpus:
 
     def documents(self, split: Split | None = None) -> Iterator[Document]:
         """Yields the documents of a split, or of both, always in the same order."""
-        for row in self._rows(
-            split, ("id", "text", "source", "start", "end", "split", "language", "metadata")
-        ):
-            yield Document(**{**row, "metadata": json.loads(row["metadata"])})
+        columns = ("digest", "text", "source", "start", "end", "metadata")
+        for key, row, is_valid, language in self._rows(split, columns):
+            document = Document(
+                row["digest"][:8].hex(), row["text"], row["source"], row["start"], row["end"],
+                "valid" if is_valid else "train", language, json.loads(row["metadata"]),
+            )  # fmt: skip
+            yield from self._halves(key, document, split)
 
     def texts(self, split: Split | None = None) -> Iterator[str]:
-        """Yields the texts alone, which is twice as fast."""
-        for row in self._rows(split, ("text", "split")):
-            yield row["text"]
+        """Yields the texts alone, which is faster."""
+        for key, row, _, _ in self._rows(split, ("text",)):
+            if self._cut is not None and key == self._cut.key:
+                place = self._cut.character
+                yield from [row["text"][:place]] * (split != "valid") + [row["text"][place:]] * (
+                    split != "train"
+                )
+            else:
+                yield row["text"]
 
     def document(self, id: str) -> Document:
         """Returns the document whose id begins with `id`.
@@ -66,82 +110,105 @@ class Corpus:
         Raises:
             InputError: no document has this id, or more than one.
         """
-        found = [row["id"] for row in self._rows(None, ("id", "split")) if row["id"].startswith(id)]
+        found = [document for document in self.documents() if document.id.startswith(id)]
         if len(found) != 1:
-            known = next(self._rows(None, ("id", "split")))["id"]
             message = f'no document has the id "{id}"' if not found else f'"{id}" begins {len(found)} ids'
-            raise InputError(message, f"an id looks like {known}; dropped documents are in {DROPPED}")
-        return next(document for document in self.documents() if document.id == found[0])
+            known = next(self.documents()).id
+            raise InputError(message, f"an id looks like {known}; --dropped lists what was dropped")
+        return found[0]
 
     def dropped(self) -> Iterator[dict[str, Any]]:
-        """Yields what was dropped: id, source, start, end, reason, preview, and a message where there is one."""
-        with (self.artifact.path / DROPPED).open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+        """Yields what was dropped: id, source, start, end, reason, preview, and what makes it superfluous."""
+        for name in self._units:
+            with (self.artifact.path / UNITS / f"{name}.{BROKEN}").open(encoding="utf-8") as lines:
+                yield from ({"id": None, **json.loads(line)} for line in lines)
+            decisions = self._decisions(name)
+            reasons = decisions["reason"].to_pylist()
+            columns = ("digest", "text", "source", "start", "end")
+            wanted = np.array([bool(reason) for reason in reasons])
+            for row_number, row in self._of_unit(name, wanted, columns):
+                preview = " ".join(row["text"][:400].split())[:160]
+                entry = {
+                    "id": row["digest"][:8].hex(), "source": row["source"], "start": row["start"], "end": row["end"],
+                    "reason": reasons[row_number], "preview": preview,
+                }  # fmt: skip
+                by = decisions["by"][row_number].as_py()
+                if by >= 0:
+                    entry |= {
+                        "by": self._identity(by),
+                        "cover": round(decisions["cover"][row_number].as_py(), 4),
+                    }
+                yield entry
 
-    def _rows(self, split: Split | None, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    def _halves(self, key: int, document: Document, split: Split | None) -> Iterator[Document]:
+        """Yields the document, or the halves of one that is cut which belong to a split."""
+        cut = self._cut
+        if cut is None or key != cut.key:
+            yield document
+            return
+        first, second = document.text[: cut.character], document.text[cut.character :]
+        middle = (document.end, document.start) if cut.byte is None else (cut.byte, cut.byte)
+        if split != "valid":
+            yield document._replace(id=identity_of(first), text=first, end=middle[0], split="train")
+        if split != "train":
+            yield document._replace(id=identity_of(second), text=second, start=middle[1], split="valid")
+
+    def _decisions(self, name: str) -> Any:
         import pyarrow.parquet
 
-        for path in sorted(self.artifact.path.glob("documents-*.parquet")):
-            with pyarrow.parquet.ParquetFile(path) as file:
-                place = file.schema_arrow.get_field_index("split")
-                for group in range(file.num_row_groups):
-                    # A row group holds documents of one split: the others need not be decompressed.
-                    held = file.metadata.row_group(group).column(place).statistics.min
-                    if split in (None, held):
-                        for batch in file.iter_batches(256, row_groups=[group], columns=list(columns)):
-                            yield from batch.to_pylist()
+        return pyarrow.parquet.read_table(self.artifact.path / DECISIONS / f"{name}.parquet")
 
-
-class DocumentWriter:
-    """Writes tables of documents as `PREFIX-00000.parquet` and so on, with bounded memory.
-
-    The rows of different splits go into different row groups, each in the order in which they came.
-    """
-
-    def __init__(self, directory: Path, prefix: str, *, compression: str) -> None:
-        self._directory, self._prefix, self._compression = directory, prefix, compression
-        self._waiting: dict[str, list[Any]] = {}
-        self._file: Any = None
-        self._files = 0
-        self._file_bytes = 0
-
-    def write(self, table: Any, split: str) -> None:
-        """Adds a table, all of whose rows belong to one split."""
-        if table.num_rows:
-            waiting = self._waiting.setdefault(split, [])
-            waiting.append(table)
-            if sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
-                self._flush(split)
-
-    def close(self) -> None:
-        """Writes what waits."""
-        for split in sorted(self._waiting):
-            self._flush(split)
-        self._close_file()
-
-    def _flush(self, split: str) -> None:
-        import pyarrow
+    def _rows(
+        self, split: Split | None, columns: tuple[str, ...]
+    ) -> Iterator[tuple[int, dict[str, Any], bool, Language]]:
+        import pyarrow.compute
         import pyarrow.parquet
 
-        parts = self._waiting.pop(split)
-        if self._file is None:
-            path = self._directory / f"{self._prefix}-{self._files:05d}.parquet"
-            known = {"source", "split", "language"} & set(parts[0].column_names)
-            self._file = pyarrow.parquet.ParquetWriter(
-                path,
-                parts[0].schema,
-                compression=self._compression,
-                use_dictionary=sorted(known),
-                write_statistics=["split"] if "split" in known else False,
+        for name in self._units:
+            decisions = self._decisions(name)
+            kept = pyarrow.compute.equal(decisions["reason"].cast("string"), "").to_numpy()
+            valid = decisions["valid"].to_numpy()
+            first = int(name[:8], 16) >> 1 << ROW_BITS
+            wanted = kept if split is None else kept & (valid if split == "valid" else ~valid)
+            if split == "valid" and self._cut is not None and self._cut.key >> ROW_BITS == first >> ROW_BITS:
+                wanted = wanted.copy()
+                wanted[self._cut.key - first] = True
+            languages: list[Language] = (
+                pyarrow.parquet.read_table(
+                    self.artifact.path / UNITS / f"{name}.{ATTRIBUTES}", columns=["language"]
+                )["language"].to_pylist()
+                if len(columns) > 1
+                else []
             )
-            self._files += 1
-        table = pyarrow.concat_tables(parts)
-        self._file.write_table(table, row_group_size=table.num_rows)
-        self._file_bytes += table.nbytes
-        if self._file_bytes >= _FILE_BYTES:
-            self._close_file()
+            for row, values in self._of_unit(name, wanted, columns):
+                yield first + row, values, bool(valid[row]), languages[row] if languages else "other"
 
-    def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file, self._file_bytes = None, 0
+    def _of_unit(
+        self, name: str, wanted: Any, columns: tuple[str, ...]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields the wanted rows of a unit's texts; row groups without any are not read."""
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(self.artifact.path / UNITS / f"{name}.{TEXTS}") as file:
+            begin = 0
+            for group in range(file.num_row_groups):
+                end = begin + file.metadata.row_group(group).num_rows
+                rows = np.flatnonzero(wanted[begin:end])
+                if len(rows):
+                    table = file.read_row_group(group, columns=list(columns))
+                    if len(rows) < table.num_rows:
+                        table = table.take(rows)
+                    done = 0
+                    for batch in table.to_batches(max_chunksize=256):
+                        for values in batch.to_pylist():
+                            yield begin + int(rows[done]), values
+                            done += 1
+                begin = end
+
+    def _identity(self, key: int) -> str:
+        import pyarrow.parquet
+
+        name = next(name for name in self._units if int(name[:8], 16) >> 1 == key >> ROW_BITS)
+        path = self.artifact.path / UNITS / f"{name}.{TEXTS}"
+        digests = pyarrow.parquet.read_table(path, columns=["digest"])["digest"]
+        return str(digests[key & ((1 << ROW_BITS) - 1)].as_py()[:8].hex())

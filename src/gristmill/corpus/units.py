@@ -5,12 +5,14 @@ neighbours only: a unit ends behind a file whose name, hashed, says so.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from gristmill.corpus.files import SourceFile
 
-__all__ = ["LEAST_BYTES", "MOST_BYTES", "Piece", "Unit", "plan_units"]
+__all__ = ["LEAST_BYTES", "MOST_BYTES", "Piece", "Unit", "plan_units", "stamp_of"]
 
 LEAST_BYTES = 32 << 20
 MOST_BYTES = 96 << 20
@@ -30,6 +32,8 @@ class Piece(NamedTuple):
     start: int
     end: int | None
     """None where it is the whole file."""
+    stamp: tuple[int, int] = (0, 0)
+    """Size and time of change when it was looked at."""
 
 
 class Unit(NamedTuple):
@@ -39,12 +43,21 @@ class Unit(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-def plan_units(files: Sequence[SourceFile], sizes: Sequence[int]) -> list[Unit]:
-    """Returns the units of files that have these sizes, in the order of the files."""
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Returns size and time of change of a file, (0, 0) where it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def plan_units(files: Sequence[SourceFile], stamps: Sequence[tuple[int, int]]) -> list[Unit]:
+    """Returns the units of files with these sizes and times of change, in the order of the files."""
     units: list[Unit] = []
     waiting: list[Piece] = []
     filled = 0
-    for piece in _pieces(files, sizes):
+    for piece in _pieces(files, stamps):
         part = piece.end is not None
         expected = piece.size_bytes if part else _expected(piece)
         if waiting and (part or filled + expected > MOST_BYTES):
@@ -63,15 +76,16 @@ def plan_units(files: Sequence[SourceFile], sizes: Sequence[int]) -> list[Unit]:
     return [*units, Unit(len(units), tuple(waiting))] if waiting else units
 
 
-def _pieces(files: Sequence[SourceFile], sizes: Sequence[int]) -> Iterator[Piece]:
-    for file, size in zip(files, sizes, strict=True):
+def _pieces(files: Sequence[SourceFile], stamps: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+    for file, stamp in zip(files, stamps, strict=True):
+        size = stamp[0]
         if file.format in _DIVISIBLE and not file.compression and size > MOST_BYTES:
             count = -(-size // MOST_BYTES)
             borders = [size * i // count for i in range(count + 1)]
-            for start, end in zip(borders, borders[1:], strict=False):
-                yield Piece(file, end - start, start, end)
+            for start, end in itertools.pairwise(borders):
+                yield Piece(file, end - start, start, end, stamp)
         else:
-            yield Piece(file, size, 0, None)
+            yield Piece(file, size, 0, None, stamp)
 
 
 def _expected(piece: Piece) -> int:

@@ -1,0 +1,90 @@
+"""What is decided about each document: kept or dropped, why, beside which other one, and which split.
+
+A table for each unit of work, a row for each document, in `decisions/NAME.parquet`: reason ("" where it is kept), `by`
+(the key of the document that makes it superfluous, or -1), `cover` (how much of it that has), split.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from gristmill.corpus.deduplicate import Duplicates, Units
+
+__all__ = ["DECISIONS", "Decisions", "Reasons"]
+
+DECISIONS = "decisions"
+
+
+class Reasons:
+    """Why a document is dropped."""
+
+    KEPT = ""
+    TOO_SHORT = "too short"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near duplicate"
+    ALL = (KEPT, TOO_SHORT, DUPLICATE, NEAR_DUPLICATE)
+
+
+class Decisions:
+    """The decisions about all documents of some units, in the order of the sources."""
+
+    def __init__(self, units: Units) -> None:
+        """All are kept, and training text, until something else is said."""
+        self.units = units
+        self.keys: Int[np.ndarray, " documents"] = self.attribute("key")
+        count = len(self.keys)
+        self.reason = np.zeros(count, dtype=np.uint8)
+        self.by = np.full(count, -1, dtype=np.int64)
+        self.cover = np.zeros(count, dtype=np.float32)
+        self.valid = np.zeros(count, dtype=bool)
+
+    @property
+    def kept(self) -> Bool[np.ndarray, " documents"]:
+        """Whether each document is kept."""
+        return self.reason == 0
+
+    def attribute(self, name: str) -> Any:
+        """Returns an attribute of all documents."""
+        import pyarrow.parquet
+
+        parts = [pyarrow.parquet.read_table(file, columns=[name])[name] for file in self.units.attributes]
+        return np.concatenate([part.to_numpy() for part in parts]) if parts else np.array([], np.int64)
+
+    def drop(self, reason: str, which: Bool[np.ndarray, " documents"]) -> None:
+        """Drops the chosen ones of those that are still kept."""
+        self.reason[self.kept & which] = Reasons.ALL.index(reason)
+
+    def drop_duplicates(self, reason: str, found: Duplicates) -> None:
+        """Drops what is superfluous beside another document, where it is still kept."""
+        places = self.units.places(found.keys)
+        still = self.kept[places]
+        places = places[still]
+        self.reason[places] = Reasons.ALL.index(reason)
+        self.by[places] = found.kept[still]
+        self.cover[places] = found.cover[still]
+
+    def split(self, threshold: int) -> None:
+        """Makes validation of the kept documents whose hash lies below a threshold."""
+        self.valid = self.kept & (self.attribute("hash") < np.uint64(min(threshold, (1 << 64) - 1)))
+
+    def write(self, directory: Path) -> None:
+        """Writes a table for each unit below `decisions/`."""
+        import pyarrow
+        import pyarrow.parquet
+
+        folder = directory / DECISIONS
+        folder.mkdir(exist_ok=True)
+        begin = 0
+        names = pyarrow.array(Reasons.ALL)
+        for name, documents in zip(self.units.names, self.units.documents, strict=True):
+            rows = slice(begin, begin + documents)
+            begin += documents
+            table = pyarrow.table({
+                "reason": pyarrow.DictionaryArray.from_arrays(pyarrow.array(self.reason[rows]), names),
+                "by": self.by[rows],
+                "cover": self.cover[rows],
+                "valid": self.valid[rows],
+            })  # fmt: skip
+            pyarrow.parquet.write_table(table, folder / f"{name}.parquet", compression="zstd")
