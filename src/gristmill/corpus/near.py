@@ -35,6 +35,8 @@ __all__ = ["BANDS", "ROWS", "SHINGLE", "bands_of_buffer", "cover", "shingles", "
 SHINGLE = 5
 BANDS, ROWS = 28, 4
 """A pair with Jaccard index j is nominated with probability 1 - (1 - j^4)^28: 0.99 at 0.63, 0.84 at 0.5, 0.2 at 0.3."""
+LEAST_SHINGLES = 16
+"""Of twenty units: shorter texts are compared whole only, as one word in them is much."""
 MOST_BYTES = 8 << 20
 """Larger texts are compared whole only (exactly), so that memory stays bounded."""
 _MODULUS = 1 << 64
@@ -75,7 +77,7 @@ def shingles_of_buffer(
 def bands_of_buffer(
     data: UInt8[np.ndarray, " bytes"], offsets: Int[np.ndarray, " texts_and_one"]
 ) -> UInt64[np.ndarray, "texts bands"]:
-    """Returns the hash of each band of each text's MinHash signature; 0 in all for a text without shingles."""
+    """Returns the hash of each band of each text's MinHash signature: 0 in all for a text that is too short."""
     found, counts = shingles_of_buffer(data, offsets)
     multipliers, additions = _functions()
     out = np.zeros((len(counts), BANDS), dtype=np.uint64)
@@ -83,12 +85,12 @@ def bands_of_buffer(
     if compiled is not None:
         compiled.gristmill_bands(
             address(np.ascontiguousarray(found)), address(counts), ctypes.c_int64(len(counts)), address(multipliers),
-            address(additions), ctypes.c_int64(BANDS), ctypes.c_int64(ROWS), address(out),
+            address(additions), ctypes.c_int64(BANDS), ctypes.c_int64(ROWS), ctypes.c_int64(LEAST_SHINGLES), address(out),
         )  # fmt: skip
         return out
     ends = np.cumsum(counts)
     for text, (end, count) in enumerate(zip(ends, counts, strict=True)):
-        if count:
+        if count >= LEAST_SHINGLES:
             out[text] = _bands(found[end - count : end], multipliers, additions)
     return out
 

@@ -744,9 +744,9 @@ int64_t gristmill_shingles(const uint8_t *data, const int64_t *offsets, int64_t 
 }
 
 /* MinHash: for each text the hashes of `bands` groups of `rows` minima, each minimum under a hash function of its own.
- * The functions are x -> fold(x * multipliers[i] + additions[i]). A text without runs has 0 everywhere. */
+ * The functions are x -> fold(x * multipliers[i] + additions[i]). A text of fewer than `least` runs has 0 everywhere. */
 void gristmill_bands(const uint32_t *shingles, const int64_t *counts, int64_t texts, const uint32_t *multipliers,
-                     const uint32_t *additions, int64_t bands, int64_t rows, uint64_t *out) {
+                     const uint32_t *additions, int64_t bands, int64_t rows, int64_t least, uint64_t *out) {
     enum { MOST = 1024 };
     uint32_t minima[MOST];
     int64_t functions = bands * rows < MOST ? bands * rows : MOST;
@@ -765,7 +765,7 @@ void gristmill_bands(const uint32_t *shingles, const int64_t *counts, int64_t te
         for (int64_t b = 0; b < bands; b++) {
             uint64_t h = (uint64_t)b + 1;
             for (int64_t r = 0; r < rows; r++) h = mixed(h * 31 + minima[b * rows + r]);
-            out[t * bands + b] = counts[t] ? h : 0;
+            out[t * bands + b] = counts[t] < least ? 0 : h;
         }
         shingles += counts[t];
     }
