@@ -22,7 +22,7 @@ from gristmill.artifact import Artifact, artifact_key, draft, exclusive, find, o
 from gristmill.config import to_dict
 from gristmill.corpus import Corpus, CorpusConfig, Document
 from gristmill.corpus import build as build_corpus
-from gristmill.corpus.shards import Shards, write_shards
+from gristmill.corpus.shards import Item, Shards, write_shards
 from gristmill.errors import InputError
 from gristmill.evaluate.fill import fill, gap_token
 from gristmill.evaluate.likelihood import figures
@@ -33,6 +33,7 @@ from gristmill.model.count import parameter_counts, training_bytes, training_flo
 from gristmill.report import build_report
 from gristmill.tokenizer import Tokenizer, TokenizerConfig
 from gristmill.tokenizer import train as train_tokenizer
+from gristmill.tokenizer.fast import encoder
 from gristmill.tokenizer.framing import document_frame, frame
 from gristmill.train.hardware import describe_machine, matmul_peak
 from gristmill.train.schedule import parse_budget
@@ -442,13 +443,14 @@ def _run_shards(recipe: Recipe, out: Path, stages: dict[str, Artifact], listener
     # both sides have a token: those that are trained here have bos and eos at least
     edges = document_frame(tokenizer.special, _provisional_config(recipe).kind)
 
-    def pairs(split: Any) -> Iterator[tuple[str, str]]:
-        return ((document.id, document.text) for document in corpus.documents(split))
+    def items(split: Any) -> Iterator[Item]:
+        return itertools.starmap(Item, corpus.items(split))
 
     return write_shards(
         out,
-        documents={"train": pairs("train"), "valid": pairs("valid")},
-        encode_batch=tokenizer.encode_batch,
+        documents={"train": items("train"), "valid": items("valid")},
+        encode=encoder(tokenizer, listener.say),
+        groups=corpus.groups,
         bos=edges.before[0],
         eos=edges.after[0],
         vocab_size=tokenizer.vocab_size,

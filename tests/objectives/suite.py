@@ -121,7 +121,7 @@ def pack(documents: list[list[int]], *, row_tokens: int, lookahead: int = 0, see
         tokens=np.concatenate([np.array(document, dtype=np.uint16) for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         text_bytes=lengths.astype(np.int32),
-        ids_path=Path("unread"),
+        path=Path("unread"),
     )
     plan = plan_epoch(lengths, row_tokens, seed=seed, epoch=0, lookahead=lookahead)
     rows = read_rows(store, plan, np.arange(plan.rows))

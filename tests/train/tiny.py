@@ -15,15 +15,16 @@ TEXTS = Path(__file__).resolve().parents[2] / "recipes" / "texts"
 
 
 def byte_store(texts: list[str], folder: Path, name: str) -> TokenStore:
-    """Documents as their UTF-8 bytes between two special tokens."""
+    """Documents as their UTF-8 bytes between two special tokens, in two groups by turns."""
     stored = [np.array([BOS, *text.encode(), EOS], dtype=np.uint16) for text in texts]
-    ids = folder / f"{name}.txt"
-    ids.write_text("".join(f"{name}-{i}\n" for i in range(len(texts))))
+    (folder / f"{name}.documents.txt").write_text("".join(f"{name}-{i}\n" for i in range(len(texts))))
+    np.save(folder / f"{name}.groups.npy", np.arange(len(texts)) % 2)
     return TokenStore(
         tokens=np.concatenate(stored),
         offsets=np.concatenate([[0], np.cumsum([len(s) for s in stored])]).astype(np.int64),
         text_bytes=np.array([len(text.encode()) for text in texts], dtype=np.int32),
-        ids_path=ids,
+        path=folder / name,
+        group_names=("even/en", "odd/en"),
     )
 
 

@@ -12,9 +12,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -26,9 +26,11 @@ from gristmill.corpus.decode import newline_of
 from gristmill.corpus.deduplicate import DedupSettings, Units, exact_duplicates, near_duplicates
 from gristmill.corpus.documents import FORMAT as DOCUMENTS_FORMAT
 from gristmill.corpus.documents import KEPT_PROBLEMS, SKIP_HINT, TEXTS, ReadJob, outcome_of, read_unit
+from gristmill.corpus.edits import Edits
 from gristmill.corpus.engine import EngineSettings, run_all
 from gristmill.corpus.files import Found, SourceFile, find_files
 from gristmill.corpus.normalise import CHANGES, normalise
+from gristmill.corpus.passages import cut_repeated
 from gristmill.corpus.read import Layout, ReadOptions, inspect, read_range
 from gristmill.corpus.split import SplitPlan, plan_split
 from gristmill.corpus.store import KIND, UNITS, Cut, write_layout
@@ -48,8 +50,9 @@ _PROGRESS_SECONDS = 0.3
 class CorpusConfig:
     """The [corpus] table of a recipe."""
 
-    sources: tuple[str, ...]
-    """Files, folders (with all that is below them) and globs: .txt .md .jsonl .json .csv .tsv .parquet, .gz, .zst."""
+    sources: tuple[str, ...] | dict[str, tuple[str, ...]]
+    """Files, folders (with all that is below them) and globs: .txt .md .jsonl .json .csv .tsv .parquet, .gz, .zst.
+    Or a table of them by name, which a mix can weigh: sources = {books = ["books/"], web = ["web/*.jsonl"]}."""
     exclude: tuple[str, ...] = ()
     """Patterns such as "README*"; a file whose name or path matches one is left out."""
     text_column: str | None = None
@@ -108,7 +111,7 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
         RunError: a worker died again and again; what was read stays, and the same command goes on.
     """
     report = _throttled(progress)
-    found = find_files(config.sources, config.exclude)
+    found, source_of = _find(config)
     stamps = [stamp_of(file.path) for file in found.files]
     total = sum(size for size, _ in stamps)
     pieces = _hashed(plan_units(found.files, stamps), total, config, report)
@@ -125,8 +128,36 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
         jobs = _jobs(pieces, config, work.path / UNITS)
         _link(out / UNITS, work.path / UNITS, jobs)
         outcomes = _read(jobs, config, total, report)
-        work.metrics.update(_decide(work.path, jobs, outcomes, found, total, config, report))
+        work.metrics.update(_decide(work.path, jobs, outcomes, found, source_of, total, config, report))
     return artifact.open_artifact(out, KIND, verify=False)
+
+
+def _find(config: CorpusConfig) -> tuple[Found, dict[str, str]]:
+    """Returns the files of all sources, and the name of each file's source."""
+    if not isinstance(config.sources, Mapping):
+        found = find_files(config.sources, config.exclude)
+        return found, {file.name: "" for file in found.files}
+    files: dict[str, SourceFile] = {}
+    source_of: dict[str, str] = {}
+    skipped: collections.Counter[str] = collections.Counter()
+    for name, sources in config.sources.items():
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise InputError(
+                f'the source "{name}" has a name that is no word', "use letters, digits, - and _"
+            )
+        found = find_files(sources, config.exclude)
+        skipped.update(found.skipped)
+        for file in found.files:
+            other = source_of.setdefault(file.name, name)
+            if other != name:
+                raise InputError(
+                    f'{file.name} belongs to the sources "{other}" and "{name}"',
+                    "a file has one source: narrow one of them",
+                )
+            files[file.name] = file
+    if not files:
+        raise InputError("there are no sources", 'name files, folders or globs: sources = ["texts/"]')
+    return Found([files[name] for name in sorted(files)], dict(sorted(skipped.items()))), source_of
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -240,6 +271,7 @@ def _decide(
     jobs: Sequence[ReadJob],
     outcomes: dict[str, dict[str, Any]],
     found: Found,
+    source_of: Mapping[str, str],
     total: int,
     config: CorpusConfig,
     report: Progress,
@@ -256,24 +288,64 @@ def _decide(
         gone = np.sort(decisions.keys[~decisions.kept])
         near = near_duplicates(units, config.dedup, config.engine, gone)
         decisions.drop_duplicates(Reasons.NEAR_DUPLICATE, near)
+    edits = Edits(units)
+    for kind, most in (("paragraph", config.dedup.paragraphs), ("line", config.dedup.lines)):
+        if most is not None:
+            cut_repeated(units, kind, most, decisions.kept, edits, config.engine)  # type: ignore[arg-type]
+    sizes = _sizes(decisions, edits)
+    decisions.drop(Reasons.TOO_SHORT, sizes.characters < config.minimum_characters)
     places = np.flatnonzero(decisions.kept)
     if not len(places):
         _fail_with_nothing_left(ordered, decisions)
     plan = plan_split(
         decisions.attribute("hash")[places],
-        decisions.attribute("bytes")[places],
+        sizes.text_bytes[places],
         valid_fraction=config.valid_fraction,
         valid_maximum_bytes=config.valid_maximum_bytes,
     )
-    cut = _cut_of(units, decisions, places, plan, jobs)
+    cut = _cut_of(units, decisions, edits, places, plan, jobs)
     decisions.split(plan.threshold)
+    decisions.divide(source_of)
     decisions.write(directory)
-    write_layout(directory, units, cut)
-    return _metrics(directory, ordered, decisions, found, total, cut)
+    edits.write(directory)
+    write_layout(directory, units, decisions.groups, cut)
+    return _metrics(ordered, decisions, edits, sizes, found, total, cut)
+
+
+class _Sizes(NamedTuple):
+    """How long the text of each document is when its edits are made."""
+
+    characters: Any
+    text_bytes: Any
+
+
+def _sizes(decisions: Decisions, edits: Edits) -> _Sizes:
+    characters = decisions.attribute("characters").astype(np.int64)
+    text_bytes = decisions.attribute("bytes").astype(np.int64)
+    for place, (left, left_bytes) in edits.sizes(dict(_texts(decisions.units, edits.documents))).items():
+        characters[place], text_bytes[place] = left, left_bytes
+    return _Sizes(characters, text_bytes)
+
+
+def _texts(units: Units, places: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Yields the texts of documents, given their places in the order of the sources, ascending."""
+    import pyarrow.parquet
+
+    chosen = np.asarray(places, dtype=np.int64)
+    begin = 0
+    for file in units.texts:
+        with pyarrow.parquet.ParquetFile(file) as texts:
+            for group in range(texts.num_row_groups):
+                count = texts.metadata.row_group(group).num_rows
+                rows = chosen[(chosen >= begin) & (chosen < begin + count)] - begin
+                if len(rows):
+                    column = texts.read_row_group(group, columns=["text"])["text"].take(rows)
+                    yield from zip((rows + begin).tolist(), column.to_pylist(), strict=True)
+                begin += count
 
 
 def _cut_of(
-    units: Units, decisions: Decisions, places: Any, plan: SplitPlan, jobs: Sequence[ReadJob]
+    units: Units, decisions: Decisions, edits: Edits, places: Any, plan: SplitPlan, jobs: Sequence[ReadJob]
 ) -> Cut | None:
     """Returns where the one document is cut that is to be cut, if one is."""
     import pyarrow.parquet
@@ -287,26 +359,28 @@ def _cut_of(
         units.directory / f"{units.names[unit]}.{TEXTS}", columns=["text", "source", "start", "end"]
     )
     row = table.slice(place - int(firsts[unit]), 1).to_pylist()[0]
-    text = row["text"]
+    raw, text = row["text"], edits.apply(place, row["text"])
     character = int((1 - plan.cut_fraction) * len(text))
     if not text[:character].strip() or not text[character:].strip():
         return None
     file = next(piece.file for piece in jobs[unit].unit.pieces if piece.file.name == row["source"])
     layout = inspect(file, jobs[unit].options)
-    byte = _cut_in_source(file, layout, row["start"], row["end"], text, character)
+    is_raw = raw == text
+    byte = _cut_in_source(file, layout, row["start"], row["end"], text, character) if is_raw else None
     return Cut(int(decisions.keys[place]), character, byte)
 
 
 def _metrics(
-    directory: Path,
     outcomes: Sequence[dict[str, Any]],
     decisions: Decisions,
+    edits: Edits,
+    lengths: _Sizes,
     found: Found,
     total: int,
     cut: Cut | None,
 ) -> dict[str, Any]:
     kept = decisions.kept
-    sizes, characters = decisions.attribute("bytes"), decisions.attribute("characters").astype(np.int64)
+    characters, sizes = lengths
     splits = {
         name: {
             "documents": int(which.sum()),
@@ -316,7 +390,7 @@ def _metrics(
         for name, which in (("train", kept & ~decisions.valid), ("valid", kept & decisions.valid))
     }
     if cut is not None:
-        moved = _held_out_part(decisions, cut)
+        moved = _held_out_part(decisions, edits, cut)
         for name, value in moved.items():
             splits["valid"][name] += value
             splits["train"][name] -= value if name != "documents" else 0
@@ -356,21 +430,17 @@ def _metrics(
         "languages": spoken,
         "dropped": dict(sorted(dropped.items())),
         "unique_bytes_lost": round(lost),
+        "edits": dict(sorted(edits.made.items())),
         "problems": [problem for outcome in outcomes for problem in outcome["problems"]][:KEPT_PROBLEMS],
         "changed": {name: changed[name] for name in CHANGES},
         "lengths": _percentiles(characters[kept]),
     }
 
 
-def _held_out_part(decisions: Decisions, cut: Cut) -> dict[str, int]:
-    import pyarrow.parquet
-
-    units = decisions.units
-    place = int(units.places(np.array([cut.key]))[0])
-    firsts = np.cumsum([0, *units.documents])
-    unit = int(np.searchsorted(firsts, place, side="right")) - 1
-    table = pyarrow.parquet.read_table(units.directory / f"{units.names[unit]}.{TEXTS}", columns=["text"])
-    part = table["text"][place - int(firsts[unit])].as_py()[cut.character :]
+def _held_out_part(decisions: Decisions, edits: Edits, cut: Cut) -> dict[str, int]:
+    place = int(decisions.units.places(np.array([cut.key]))[0])
+    ((_, text),) = _texts(decisions.units, [place])
+    part = edits.apply(place, text)[cut.character :]
     return {"documents": 1, "characters": len(part), "text_bytes": len(part.encode())}
 
 

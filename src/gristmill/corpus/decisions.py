@@ -1,9 +1,11 @@
 """What is decided about each document: kept or dropped, why, beside which other one, and which split.
 
 A table for each unit of work, a row for each document, in `decisions/NAME.parquet`: reason ("" where it is kept), `by`
-(the key of the document that makes it superfluous, or -1), `cover` (how much of it that has), split.
+(the key of the document that makes it superfluous, or -1), `cover` (how much of it that has), split, and its group: the
+source and the language that it belongs to.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ class Decisions:
         self.by = np.full(count, -1, dtype=np.int64)
         self.cover = np.zeros(count, dtype=np.float32)
         self.valid = np.zeros(count, dtype=bool)
+        self.group = np.zeros(count, dtype=np.uint16)
+        self.groups: tuple[str, ...] = ("",)
 
     @property
     def kept(self) -> Bool[np.ndarray, " documents"]:
@@ -69,6 +73,37 @@ class Decisions:
         """Makes validation of the kept documents whose hash lies below a threshold."""
         self.valid = self.kept & (self.attribute("hash") < np.uint64(min(threshold, (1 << 64) - 1)))
 
+    def divide(self, source_of: Mapping[str, str]) -> None:
+        """Puts each document into the group of its source and language, "books/en"; "en" where sources have no names.
+
+        `source_of` gives the name of a file's source.
+        """
+        names = sorted(set(source_of.values()))
+        number = {file: names.index(name) for file, name in source_of.items()}
+        languages = self.attribute("language").astype(str)
+        known = sorted(set(languages.tolist()))
+        pairs = self._sources(number) * len(known) + np.searchsorted(known, languages)
+        present, group = np.unique(pairs, return_inverse=True)
+        self.group = group.astype(np.uint16)
+        self.groups = tuple(
+            "/".join(part for part in (names[pair // len(known)], known[pair % len(known)]) if part)
+            for pair in present.tolist()
+        )
+
+    def _sources(self, number: Mapping[str, int]) -> Any:
+        """The number of each document's source."""
+        import pyarrow.parquet
+
+        parts = [np.array([], np.int64)]
+        for file in self.units.texts:
+            column = pyarrow.parquet.read_table(file, columns=["source"], read_dictionary=["source"])[
+                "source"
+            ]
+            for chunk in column.chunks:
+                numbers = np.array([number[name] for name in chunk.dictionary.to_pylist()], np.int64)
+                parts.append(numbers[chunk.indices.to_numpy()])
+        return np.concatenate(parts)
+
     def write(self, directory: Path) -> None:
         """Writes a table for each unit below `decisions/`."""
         import pyarrow
@@ -86,5 +121,6 @@ class Decisions:
                 "by": self.by[rows],
                 "cover": self.cover[rows],
                 "valid": self.valid[rows],
+                "group": self.group[rows],
             })  # fmt: skip
             pyarrow.parquet.write_table(table, folder / f"{name}.parquet", compression="zstd")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Int
 
 from gristmill.corpus.documents import ATTRIBUTES, ROW_BITS, TEXTS, buffers_of
@@ -35,6 +35,10 @@ class DedupSettings:
     """Drop documents that are the same."""
     near: Annotated[float, Gt(0), Le(1)] | None = 0.9
     """Drop a document where one that stays has this share of it; near = false drops none of these."""
+    paragraphs: Annotated[int, Ge(1)] | None = None
+    """Cut a paragraph that stands in more documents than this, save where it is first; by default none."""
+    lines: Annotated[int, Ge(1)] | None = None
+    """The same of lines: menus, footers, signatures."""
 
 
 class Duplicates(NamedTuple):
@@ -58,6 +62,11 @@ class Units(NamedTuple):
     def attributes(self) -> list[Path]:
         """Their files of attributes."""
         return [self.directory / f"{name}.{ATTRIBUTES}" for name in self.names]
+
+    @property
+    def texts(self) -> list[Path]:
+        """Their files of texts."""
+        return [self.directory / f"{name}.{TEXTS}" for name in self.names]
 
     def places(self, keys: Any) -> Any:
         """Returns the number of each document in the order of the sources."""

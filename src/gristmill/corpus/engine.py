@@ -1,14 +1,16 @@
 """Where the work of a corpus is done: here, in processes of this machine, or on a Ray cluster.
 
 Two things are asked of an engine: to call a function for each of many items, and to group numbers. Neither carries
-text. Daft does both; with one worker nothing is started, and the results are the same to the byte.
+text. Calls go to processes of ours, or are tasks of Ray; Daft groups, on its own runner or on Ray. With one worker nothing
+is started, and the results are the same to the byte.
 """
 
 import contextlib
 import dataclasses
-import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +18,7 @@ import numpy as np
 from annotated_types import Ge
 from jaxtyping import Int
 
+from gristmill.corpus.worker import Worker, WorkerDiedError
 from gristmill.errors import InputError, RunError
 
 __all__ = ["EngineSettings", "groups", "run_all"]
@@ -55,11 +58,11 @@ def run_all(
 ) -> Iterator[dict[str, Any]]:
     """Calls `work` for each item that is not done and yields what it returns, as they are finished.
 
-    `work` writes its outcome to the disk, whole or not at all, before it returns; `is_done` finds it there, so that
-    what a dead worker leaves is done by another. A worker that dies twice over the same work ends the run.
+    `work` writes its outcome to the disk, whole or not at all, before it returns; `is_done` finds it there, so that a
+    run that was killed does again what was being done and no more. Work whose worker dies is given to another once.
 
     Raises:
-        RunError: workers died, on different items or on one; what is finished stays.
+        RunError: an item's workers died twice; what is finished stays.
     """
     waiting = []
     for item in items:
@@ -69,34 +72,95 @@ def run_all(
         else:
             yield found
     workers = min(settings.resolved_workers, len(waiting))
-    if workers <= 1 and settings.name == "native":
-        for item in waiting:
-            yield work(item)
-        return
-    for attempt in range(_ATTEMPTS):
-        if not waiting:
-            return
-        done: set[int] = set()
+    if settings.name == "ray" and waiting:
+        yield from _on_ray(work, waiting, settings, name_of)
+    elif workers > 1:
+        yield from _in_processes(work, waiting, workers, name_of)
+    else:
+        yield from map(work, waiting)
+
+
+def _in_processes(
+    work: Callable[[Item], dict[str, Any]],
+    items: Sequence[Item],
+    workers: int,
+    name_of: Callable[[Item], str],
+) -> Iterator[dict[str, Any]]:
+    """Each of some threads has a process that it asks for one outcome after the other."""
+    owned = threading.local()
+    started: list[Worker] = []
+    ending = threading.Event()
+
+    def outcome_of(item: Item) -> dict[str, Any]:
+        reason = ""
+        for _ in range(_ATTEMPTS):
+            if getattr(owned, "worker", None) is None:
+                owned.worker = Worker()
+                started.append(owned.worker)
+            try:
+                outcome: dict[str, Any] = owned.worker.call(work, item)
+            except WorkerDiedError as error:
+                reason, owned.worker = str(error), None
+                if ending.is_set():
+                    break
+            else:
+                return outcome
+        raise _died(name_of(item), reason)
+
+    with ThreadPoolExecutor(workers) as threads:
+        futures = [threads.submit(outcome_of, item) for item in items]
         try:
-            for index, outcome in _by_daft(work, waiting, settings, workers):
-                done.add(index)
-                yield outcome
-        except _WorkerDied as error:
-            left = [item for i, item in enumerate(waiting) if i not in done]
-            finished = {i: is_done(item) for i, item in enumerate(left)}
-            yield from (outcome for outcome in finished.values() if outcome is not None)
-            waiting = [item for i, item in enumerate(left) if finished[i] is None]
-            if attempt + 1 == _ATTEMPTS and waiting:
-                raise RunError(
-                    f"a worker died while {name_of(waiting[0])} was read: {error}",
-                    "it may be short of memory: set corpus.engine.workers lower; the same command goes on from here",
-                ) from None
-        else:
-            return
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            ending.set()
+            for worker in started:
+                worker.kill()
+            threads.shutdown(cancel_futures=True)
+            for worker in started:
+                worker.close()
 
 
-class _WorkerDied(Exception):
-    """A process of the engine is gone."""
+def _on_ray(
+    work: Callable[[Item], dict[str, Any]],
+    items: Sequence[Item],
+    settings: EngineSettings,
+    name_of: Callable[[Item], str],
+) -> Iterator[dict[str, Any]]:
+    ray = _ray(settings)
+    task = ray.remote(work).options(num_cpus=1, max_retries=_ATTEMPTS - 1)
+    running = {task.remote(item): item for item in items}
+    while running:
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        item = running.pop(ready)
+        try:
+            yield ray.get(ready)
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            raise _died(name_of(item), str(error).splitlines()[0]) from None
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from None
+
+
+def _died(name: str, reason: str) -> RunError:
+    return RunError(
+        f"a worker died {_ATTEMPTS} times while {name} was read: {reason}",
+        "it may be short of memory: set corpus.engine.workers lower; the same command goes on from here",
+    )
+
+
+def _ray(settings: EngineSettings) -> Any:
+    """Ray, connected to the cluster that the settings name, or to one of this machine's."""
+    try:
+        import ray
+        import ray.exceptions
+    except ModuleNotFoundError:
+        raise InputError('the engine "ray" is not installed', 'pip install "gristmill[ray]"') from None
+    if not ray.is_initialized():
+        ray.init(
+            address=settings.address, num_cpus=None if settings.address else settings.resolved_workers,
+            include_dashboard=False, log_to_driver=False, configure_logging=False,
+        )  # fmt: skip
+    return ray
 
 
 @contextlib.contextmanager
@@ -106,42 +170,9 @@ def _quiet_daft(settings: EngineSettings) -> Iterator[Any]:
     import daft
 
     if settings.name == "ray":
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise InputError('the engine "ray" is not installed', 'pip install "gristmill[ray]"') from None
-        if not ray.is_initialized():
-            ray.init(
-                address=settings.address, num_cpus=None if settings.address else settings.resolved_workers,
-                include_dashboard=False, log_to_driver=False, configure_logging=False,
-            )  # fmt: skip
+        _ray(settings)
         daft.set_runner_ray(settings.address, noop_if_initialized=True)
     yield daft
-
-
-def _by_daft(
-    work: Callable[[Item], dict[str, Any]], items: Sequence[Item], settings: EngineSettings, workers: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _quiet_daft(settings) as daft:
-        call = _caller(daft, work, items, workers)
-        frame = daft.from_pydict({"index": list(range(len(items)))})
-        if settings.name == "ray":
-            frame = frame.into_partitions(len(items))
-        frame = frame.select(call(frame["index"]).alias("outcome"))
-        try:
-            for row in frame.iter_rows(results_buffer_size=1):
-                outcome = json.loads(row["outcome"])
-                yield outcome["index"], outcome["value"]
-        except Exception as error:
-            text = str(error)
-            if (
-                "closed the connection" in text
-                or "WorkerCrashed" in text
-                or "ActorDied" in text
-                or "OutOfMemory" in text
-            ):
-                raise _WorkerDied(text.splitlines()[0][:200]) from error
-            raise
 
 
 def groups(
@@ -180,22 +211,3 @@ def _sorted_groups(lists: Any, counts: Any) -> tuple[Any, Any]:
     rank[by_first] = np.arange(len(by_first))
     order = np.argsort(rank[group], kind="stable")
     return keys[order], counts[by_first]
-
-
-def _caller(daft: Any, work: Callable[[Item], dict[str, Any]], items: Sequence[Item], workers: int) -> Any:
-    """A Daft function from the index of an item to the JSON of its outcome, in processes of its own."""
-
-    class Caller:
-        def __init__(self, work: Callable[[Item], dict[str, Any]], items: Sequence[Item]) -> None:
-            self.work, self.items = work, items
-
-        def __call__(self, index: Any) -> list[str]:
-            return [json.dumps({"index": i, "value": self.work(self.items[i])}) for i in index.to_pylist()]
-
-    Caller.__call__ = daft.method.batch(return_dtype=daft.DataType.string(), batch_size=1)(Caller.__call__)
-    return daft.cls(Caller, use_process=True, max_concurrency=workers)(work, list(items))
-
-
-def temporary(path: Path) -> Path:
-    """Returns where a file is written before it is renamed: two workers never use the same."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -6,18 +6,19 @@ dropping a single position. All of it is a pure function of the lengths, the see
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError
 from gristmill.rng import derive, stream
 from gristmill.rows import Rows
 
-__all__ = ["Plan", "plan_epoch", "read_rows"]
+__all__ = ["Plan", "plan_epoch", "plan_round", "read_rows"]
 
 WINDOW_DOCUMENTS = 1 << 20  # documents packed together: bounds the working memory, costs nothing in padding
 
@@ -88,10 +89,55 @@ def plan_epoch(
         row_of_piece, count = _best_fit_decreasing(pieces[2], row_tokens)
         windows.append((*pieces, row_of_piece + rows))
         rows += count
-    documents, starts, sizes, row_of_piece = (np.concatenate(column) for column in zip(*windows, strict=True))
-    row_of_piece = _order_rows(
-        row_of_piece, rows, documents, stream(seed, "rows", epoch) if shuffle else None
-    )
+    columns = [np.concatenate(column) for column in zip(*windows, strict=True)]
+    generator = stream(seed, "rows", epoch) if shuffle else None
+    return _plan_of(columns, rows, row_tokens, lookahead, generator)
+
+
+def plan_round(
+    lengths: Int[np.ndarray, " documents"],
+    row_tokens: int,
+    *,
+    members: Sequence[Int[np.ndarray, " _"]],
+    begins: Float[np.ndarray, " groups"],
+    ends: Float[np.ndarray, " groups"],
+    seed: int,
+    number: int,
+    lookahead: int = 1,
+) -> Plan:
+    """Returns the rows of a round over groups of documents: the pieces whose turn comes in its window of each group.
+
+    Args:
+        lengths: of all documents, in stored tokens.
+        row_tokens: of a row.
+        members: the documents of each group.
+        begins: the epochs of each group that were due before the round.
+        ends: those that are due after it. Piece p of pass k comes at k + u, with u in [0, 1) a hash of (seed, k, p).
+        seed: of the run.
+        number: of the round.
+        lookahead: how many tokens at the end of a document are only ever targets.
+    """
+    positions = np.maximum(np.asarray(lengths, dtype=np.int64) - lookahead, 0)
+    chosen = [np.empty((3, 0), dtype=np.int64)]
+    for documents, begin, end in zip(members, begins, ends, strict=True):
+        documents = documents[positions[documents] > 0]
+        for nth in range(math.floor(begin), math.ceil(end)):
+            phases = _phases(documents, row_tokens, derive(seed, "phase", nth))
+            pieces = np.stack(_cut(documents, positions[documents], row_tokens, phases))
+            turn = nth + _uniform(_mixed(pieces[0], derive(seed, "turn", nth)) ^ _mixed(pieces[1], nth))
+            chosen.append(pieces[:, (begin <= turn) & (turn < end)])
+    mixed = np.concatenate(chosen, axis=1)
+    mixed = mixed[:, stream(seed, "pieces", number).permutation(mixed.shape[1])]
+    row_of_piece, rows = _best_fit_decreasing(mixed[2], row_tokens)
+    return _plan_of([*mixed, row_of_piece], rows, row_tokens, lookahead, stream(seed, "rows", number))
+
+
+def _plan_of(
+    columns: Sequence[Any], rows: int, row_tokens: int, lookahead: int, generator: np.random.Generator | None
+) -> Plan:
+    """The plan of pieces (document, start, length) and the row of each; without a generator in the documents' order."""
+    documents, starts, sizes, row_of_piece = columns
+    row_of_piece = _order_rows(row_of_piece, rows, documents, generator)
     by_row = np.argsort(row_of_piece, kind="stable")  # inside a row the pieces keep their (shuffled) order
     row_offsets = np.zeros(rows + 1, dtype=np.int64)
     np.cumsum(np.bincount(row_of_piece, minlength=rows), out=row_offsets[1:])
@@ -152,14 +198,21 @@ def _check_size(positions: int, documents: int, row_tokens: int, *, training: bo
 
 
 def _phases(documents: Any, row_tokens: int, key: int) -> Any:
-    """The length of the first piece of each long document, 1 to row_tokens: a hash, so no order matters.
+    """The length of the first piece of each long document, 1 to row_tokens: a hash, so no order matters."""
+    return (_mixed(documents, key) % np.uint64(row_tokens)).astype(np.int64) + 1
 
-    splitmix64 (Steele, Lea, Flood 2014): one round of it per document, all at once.
-    """
-    x = documents.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+
+def _mixed(numbers: Any, key: int) -> Any:
+    """A hash of each number: splitmix64 (Steele, Lea, Flood 2014), one round of it, all at once."""
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) % np.uint64(row_tokens)).astype(np.int64) + 1
+    return x ^ (x >> np.uint64(31))
+
+
+def _uniform(hashes: Any) -> Any:
+    """Numbers in [0, 1) from the upper bits of hashes."""
+    return (hashes >> np.uint64(11)).astype(float) * 2.0**-53
 
 
 def _cut(documents: Any, positions: Any, row_tokens: int, phases: Any | None) -> tuple[Any, ...]:

@@ -4,21 +4,23 @@ units/NAME.texts.parquet       every text that was read, dropped ones too, and w
 units/NAME.attributes.parquet  a row for each: features, language, hashes
 units/NAME.broken.jsonl        what gave no text
 decisions/NAME.parquet         a row for each: kept or dropped, why, which split
-layout.json                    the units in their order, and the one document that is cut in two, if one is
+edits/NAME.parquet             what is replaced in texts when they are read out
+layout.json                    the units in their order, the groups, and the one document that is cut in two, if one is
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
 from gristmill.artifact import Artifact, open_artifact, write_json
 from gristmill.corpus.decisions import DECISIONS
 from gristmill.corpus.deduplicate import Units
-from gristmill.corpus.documents import ATTRIBUTES, BROKEN, ROW_BITS, TEXTS
+from gristmill.corpus.documents import BROKEN, ROW_BITS, TEXTS
+from gristmill.corpus.edits import apply_edits, read_edits
 from gristmill.corpus.language import Language
 from gristmill.errors import InputError
 
@@ -60,10 +62,11 @@ def identity_of(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).digest()[:8].hex()
 
 
-def write_layout(directory: Path, units: Units, cut: Cut | None) -> None:
-    """Writes down the units in their order, and what is cut."""
+def write_layout(directory: Path, units: Units, groups: Sequence[str], cut: Cut | None) -> None:
+    """Writes down the units in their order, the names of groups, and what is cut."""
     table = [{"name": name, "documents": n} for name, n in zip(units.names, units.documents, strict=True)]
-    write_json(directory / LAYOUT, {"units": table, "cut": None if cut is None else cut._asdict()})
+    layout = {"units": table, "groups": list(groups), "cut": None if cut is None else cut._asdict()}
+    write_json(directory / LAYOUT, layout)
 
 
 class Corpus:
@@ -76,6 +79,8 @@ class Corpus:
             raise InputError(f"{self.artifact.path} is a {self.artifact.kind}, expected a {KIND}")
         layout = json.loads((self.artifact.path / LAYOUT).read_text(encoding="utf-8"))
         self._units: list[str] = [unit["name"] for unit in layout["units"]]
+        self.groups: tuple[str, ...] = tuple(layout["groups"])
+        """Sources and languages, "books/en"; "en" where sources have no names."""
         self._cut = None if layout["cut"] is None else Cut(**layout["cut"])
 
     @property
@@ -86,23 +91,24 @@ class Corpus:
     def documents(self, split: Split | None = None) -> Iterator[Document]:
         """Yields the documents of a split, or of both, always in the same order."""
         columns = ("digest", "text", "source", "start", "end", "metadata")
-        for key, row, is_valid, language in self._rows(split, columns):
+        for key, row, is_valid, group in self._rows(split, columns):
             document = Document(
                 row["digest"][:8].hex(), row["text"], row["source"], row["start"], row["end"],
-                "valid" if is_valid else "train", language, json.loads(row["metadata"]),
+                "valid" if is_valid else "train", _language_in(self.groups[group]), json.loads(row["metadata"]),
             )  # fmt: skip
             yield from self._halves(key, document, split)
+
+    def items(self, split: Split | None = None) -> Iterator[tuple[str, str, int, int]]:
+        """Yields the id, the text, the key and the number of the group of each document, which is faster."""
+        for key, row, _, group in self._rows(split, ("digest", "text")):
+            for part in self._parts(key, row["text"], split):
+                name = row["digest"][:8].hex() if part is row["text"] else identity_of(part)
+                yield name, part, key, group
 
     def texts(self, split: Split | None = None) -> Iterator[str]:
         """Yields the texts alone, which is faster."""
         for key, row, _, _ in self._rows(split, ("text",)):
-            if self._cut is not None and key == self._cut.key:
-                place = self._cut.character
-                yield from [row["text"][:place]] * (split != "valid") + [row["text"][place:]] * (
-                    split != "train"
-                )
-            else:
-                yield row["text"]
+            yield from self._parts(key, row["text"], split)
 
     def document(self, id: str) -> Document:
         """Returns the document whose id begins with `id`.
@@ -140,6 +146,13 @@ class Corpus:
                     }
                 yield entry
 
+    def _parts(self, key: int, text: str, split: Split | None) -> list[str]:
+        """The text, or of one that is cut the halves that belong to a split."""
+        if self._cut is None or key != self._cut.key:
+            return [text]
+        place = self._cut.character
+        return [text[:place]] * (split != "valid") + [text[place:]] * (split != "train")
+
     def _halves(self, key: int, document: Document, split: Split | None) -> Iterator[Document]:
         """Yields the document, or the halves of one that is cut which belong to a split."""
         cut = self._cut
@@ -160,7 +173,8 @@ class Corpus:
 
     def _rows(
         self, split: Split | None, columns: tuple[str, ...]
-    ) -> Iterator[tuple[int, dict[str, Any], bool, Language]]:
+    ) -> Iterator[tuple[int, dict[str, Any], bool, int]]:
+        """Yields the key of each kept document, the columns asked for, whether it is validation, and its group."""
         import pyarrow.compute
         import pyarrow.parquet
 
@@ -173,15 +187,12 @@ class Corpus:
             if split == "valid" and self._cut is not None and self._cut.key >> ROW_BITS == first >> ROW_BITS:
                 wanted = wanted.copy()
                 wanted[self._cut.key - first] = True
-            languages: list[Language] = (
-                pyarrow.parquet.read_table(
-                    self.artifact.path / UNITS / f"{name}.{ATTRIBUTES}", columns=["language"]
-                )["language"].to_pylist()
-                if len(columns) > 1
-                else []
-            )
+            groups = decisions["group"].to_numpy()
+            edits = read_edits(self.artifact.path, name) if "text" in columns else {}
             for row, values in self._of_unit(name, wanted, columns):
-                yield first + row, values, bool(valid[row]), languages[row] if languages else "other"
+                if row in edits:
+                    values["text"] = apply_edits(values["text"], edits[row])
+                yield first + row, values, bool(valid[row]), int(groups[row])
 
     def _of_unit(
         self, name: str, wanted: Any, columns: tuple[str, ...]
@@ -212,3 +223,8 @@ class Corpus:
         path = self.artifact.path / UNITS / f"{name}.{TEXTS}"
         digests = pyarrow.parquet.read_table(path, columns=["digest"])["digest"]
         return str(digests[key & ((1 << ROW_BITS) - 1)].as_py()[:8].hex())
+
+
+def _language_in(group: str) -> Language:
+    language: Any = group.rsplit("/", 1)[-1]
+    return cast("Language", language)

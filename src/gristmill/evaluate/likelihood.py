@@ -56,7 +56,7 @@ def score_texts(
         tokens=np.concatenate([np.array(ids, dtype=np.int64) for ids in encoded]),
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in encoded])]),
         text_bytes=np.array([len(document.text.encode()) for document in documents], dtype=np.int64),
-        ids_path=Path("unused"),
+        path=Path("unused"),
     )
     return score_documents(model, store, row_tokens=row_tokens, vocabulary=vocabulary, objective=objective)
 

@@ -96,6 +96,11 @@ class Tokenizer:
         }
         write_text(path / CONFIG_FILE, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
+    def to_json(self) -> str:
+        """Returns what stands in `tokenizer.json`."""
+        text: str = self._inner.to_str()
+        return text
+
     @property
     def vocab_size(self) -> int:
         """One more than the highest id, special tokens among them."""

@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from gristmill.batch import Batch
-from gristmill.corpus.rows import Plan, plan_epoch, read_rows
+from gristmill.corpus.mix import Schedule
+from gristmill.corpus.rows import Plan, plan_epoch, plan_round, read_rows
 from gristmill.corpus.shards import TokenStore
 from gristmill.objectives.base import Objective
 from gristmill.rng import stream
@@ -21,6 +22,7 @@ class Cursor:
     """The next row to be read. Rows are a function of (seed, epoch), so nothing else has to be kept."""
 
     epoch: int
+    """Of a mix: the round."""
     row: int
 
 
@@ -49,11 +51,14 @@ class Loader:
         micro_rows: int,
         seed: int,
         vocabulary: Vocabulary | None = None,
+        mix: Schedule | None = None,
     ) -> None:
         self.store, self.objective, self.row_tokens = store, objective, row_tokens
         self.vocabulary = vocabulary
         self.rows, self.micro_rows, self.seed = rows, micro_rows, seed
         self._lengths = np.diff(store.offsets)
+        self._mix = mix
+        self._members = [np.flatnonzero(store.groups == i) for i in range(len(mix.groups))] if mix else []
         self._plans: dict[int, Plan] = {}
         self._planning = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=1)
@@ -76,7 +81,7 @@ class Loader:
         return result
 
     def plan(self, epoch: int) -> Plan:
-        """Returns the rows of an epoch; the last two asked for are kept."""
+        """Returns the rows of an epoch, or of a round of a mix; the last two asked for are kept."""
         with self._planning:  # asked from the training thread too
             return self._planned(epoch)
 
@@ -84,21 +89,28 @@ class Loader:
         if epoch not in self._plans:
             while len(self._plans) > 1:
                 self._plans.pop(min(self._plans))
-            self._plans[epoch] = plan_epoch(
-                self._lengths,
-                self.row_tokens,
-                seed=self.seed,
-                epoch=epoch,
-                lookahead=self.objective.lookahead,
-            )
+            self._plans[epoch] = self._make(epoch)
         return self._plans[epoch]
+
+    def _make(self, epoch: int) -> Plan:
+        lookahead = self.objective.lookahead
+        if self._mix is None:
+            return plan_epoch(
+                self._lengths, self.row_tokens, seed=self.seed, epoch=epoch, lookahead=lookahead
+            )
+        begins, ends = self._mix.window(epoch)
+        return plan_round(
+            self._lengths, self.row_tokens, members=self._members, begins=begins, ends=ends, seed=self.seed,
+            number=epoch, lookahead=lookahead,
+        )  # fmt: skip
 
     def _prepare(self, cursor: Cursor, number: int, steps: int) -> Step:
         parts, missing = [], self.rows
         while missing:  # a step may reach over the end of an epoch
             plan = self.plan(cursor.epoch)
             taken = min(missing, plan.rows - cursor.row)
-            parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
+            if taken:  # a round may be empty
+                parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
             missing -= taken
             end = cursor.row + taken == plan.rows
             cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Interval
 
 from gristmill import plugins
 from gristmill.config import Part
+from gristmill.corpus.mix import Mix
 from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
 from gristmill.model.count import activation_bytes_per_token
@@ -33,6 +34,8 @@ class PretrainSettings:
     for decoders, masked for encoders, spans for encoder-decoders."""
     budget: str = "4 epochs"
     """An amount of "steps", "tokens" or "epochs", or wall time such as "3 min"; the schedule is fitted to it."""
+    mix: Mix | None = None
+    """How much of which text, in what order; by default every document comes once in each epoch."""
     row_tokens: Annotated[int, Ge(8)] = 256
     """Positions in a row: how far the model looks back in training."""
     batch_tokens: Positive | None = None

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
+from gristmill.corpus.mix import Schedule, schedule
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
 from gristmill.model.base import Model, is_matrix
@@ -140,6 +141,7 @@ class Trainer:
             micro_rows=self.micro_rows,
             seed=self.seed,
             vocabulary=self.vocabulary,
+            mix=self._mix(),
         )
         with self.loader, _memory_errors():
             self._prepare()
@@ -319,12 +321,36 @@ class Trainer:
         self._write_plan(plan)
         return plan
 
+    def _mix(self) -> Schedule | None:
+        """The schedule of the recipe's mix, if it has one."""
+        if self.settings.mix is None:
+            return None
+        store = self.train_store
+        sizes = np.bincount(store.groups, weights=self._positions(), minlength=len(store.group_names)).astype(
+            int
+        )
+        tokens_per_step = self.rows * self.settings.row_tokens
+        amounts = {"steps": tokens_per_step, "tokens": 1, "epochs": int(sizes.sum())}
+        each = amounts.get(self.budget.unit)
+        return schedule(
+            self.settings.mix, store.group_names, sizes.tolist(), row_tokens=self.settings.row_tokens,
+            positions=None if each is None else math.ceil(self.budget.amount * each),
+        )  # fmt: skip
+
+    def _positions(self) -> Any:
+        """How many positions each training document has."""
+        return np.maximum(self.train_store.lengths - self.objective.lookahead, 0)
+
     def _steps_in(self, budget: Budget) -> int:
         tokens_per_step = self.rows * self.settings.row_tokens
         if budget.unit == "steps":
             steps = budget.amount
         elif budget.unit == "tokens":
             steps = budget.amount / tokens_per_step
+        elif budget.unit == "epochs" and self.settings.mix is not None:  # as much text as so many epochs have
+            first = self.loader.plan(0)
+            rows_each = int(self._positions().sum()) * first.rows / first.positions
+            steps = budget.amount * rows_each / self.rows
         elif budget.unit == "epochs":
             whole = math.ceil(budget.amount)
             rows = (
