@@ -1,6 +1,7 @@
 """A run over a mix: what it sees follows from its step, and is what the recipe asks for."""
 
 import pytest
+import torch
 
 from gristmill.corpus.mix import Mix, Stage, schedule
 from gristmill.errors import InputError
@@ -40,6 +41,10 @@ def test_a_step_of_a_mix_is_the_same_wherever_reading_begins(tmp_path):
             assert found.after == steps[number - 1].after
             for one, two in zip(found.batches, steps[number - 1].batches, strict=True):
                 assert (one.tokens == two.tokens).all()
+            places = again.places(number)  # and every token is known by its place in the store
+            tokens = torch.cat([batch.tokens for batch in found.batches]).numpy()
+            assert (store.tokens[places[places >= 0]] == tokens[places >= 0]).all()
+            assert (places >= 0).sum() == found.tokens
 
 
 def test_a_killed_run_over_a_mix_ends_in_the_same_weights(tmp_path):

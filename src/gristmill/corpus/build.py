@@ -29,9 +29,10 @@ from gristmill.corpus.documents import KEPT_PROBLEMS, SKIP_HINT, TEXTS, ReadJob,
 from gristmill.corpus.edits import Edits
 from gristmill.corpus.engine import EngineSettings, run_all
 from gristmill.corpus.files import Found, SourceFile, find_files
-from gristmill.corpus.normalise import CHANGES, normalise
+from gristmill.corpus.normalise import CHANGES
 from gristmill.corpus.passages import cut_repeated
-from gristmill.corpus.read import Layout, ReadOptions, inspect, read_range
+from gristmill.corpus.places import byte_in_source
+from gristmill.corpus.read import ReadOptions, inspect
 from gristmill.corpus.split import SplitPlan, plan_split
 from gristmill.corpus.store import KIND, UNITS, Cut, write_layout
 from gristmill.corpus.units import Piece, Unit, plan_units, stamp_of
@@ -366,7 +367,7 @@ def _cut_of(
     file = next(piece.file for piece in jobs[unit].unit.pieces if piece.file.name == row["source"])
     layout = inspect(file, jobs[unit].options)
     is_raw = raw == text
-    byte = _cut_in_source(file, layout, row["start"], row["end"], text, character) if is_raw else None
+    byte = byte_in_source(file, layout, row["start"], row["end"], text, character) if is_raw else None
     return Cut(int(decisions.keys[place]), character, byte)
 
 
@@ -472,36 +473,6 @@ def _fail_with_nothing_left(outcomes: Sequence[dict[str, Any]], decisions: Decis
         f"no documents are left of {files} files: {reasons or 'they hold none'}{first}",
         "look at text_column, minimum_characters and document_separator",
     )
-
-
-def _cut_in_source(
-    file: SourceFile, layout: Layout, start: int, end: int, text: str, place: int
-) -> int | None:
-    """Returns the byte of a plain text file where character `place` of its normalised text begins.
-
-    None where there is no such byte: a row of a table is not cut by cutting its text.
-    """
-    raw = read_range(file, layout, start, end)
-    if raw is None or layout.encoding is None:
-        return None
-    low = place
-    if raw != text:
-        high = len(raw)
-        while low < high:  # the shortest beginning of the source that gives the beginning of the text
-            middle = (low + high) // 2
-            if len(_beginning(raw[:middle])) < place:
-                low = middle + 1
-            else:
-                high = middle
-        low += raw[low - 1 : low + 1] == "\r\n"
-        if _beginning(raw[:low]) != text[:place]:
-            return None
-    return start + len(raw[:low].encode(layout.encoding.name))
-
-
-def _beginning(raw: str) -> str:
-    """The normal form of a text that goes on: what follows keeps the white space at its end."""
-    return normalise(raw + "x").text[:-1]
 
 
 def _percentiles(characters: Any) -> dict[str, int]:

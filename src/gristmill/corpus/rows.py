@@ -8,7 +8,7 @@ dropping a single position. All of it is a pure function of the lengths, the see
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from gristmill.errors import InputError
 from gristmill.rng import derive, stream
 from gristmill.rows import Rows
 
-__all__ = ["Plan", "plan_epoch", "plan_round", "read_rows"]
+__all__ = ["Plan", "places_of_rows", "plan_epoch", "plan_round", "read_rows"]
 
 WINDOW_DOCUMENTS = 1 << 20  # documents packed together: bounds the working memory, costs nothing in padding
 
@@ -155,6 +155,58 @@ def read_rows(store: TokenStore, plan: Plan, row_indices: Sequence[int] | Int[np
     """Returns these rows of the plan, with the token that follows each position in its document."""
     T = plan.row_tokens
     indices = np.asarray(row_indices, dtype=np.int64)
+    read = _reading(store, plan, indices)
+    sources, places, documents, sizes = read.sources, read.places, read.documents, read.sizes
+
+    tokens = np.zeros(len(indices) * T, dtype=np.int64)
+    segments = np.zeros(len(indices) * T, dtype=np.int64)
+    following = np.full(len(indices) * T, -1, dtype=np.int64)
+    tokens[places] = store.tokens[sources]
+    segments[places] = np.repeat(read.nth_in_row + 1, sizes)
+    if plan.lookahead >= 1:
+        following[places] = store.tokens[sources + 1]
+    else:
+        inside = sources + 1 < np.repeat(store.offsets[documents + 1], sizes)
+        following[places[inside]] = store.tokens[sources[inside] + 1]
+    shape = (len(indices), T)
+    return Rows(
+        tokens=tokens.reshape(shape),
+        segments=segments.reshape(shape),
+        following=following.reshape(shape),
+        documents=tuple(tuple(part.tolist()) for part in np.split(documents, np.cumsum(read.counts)[:-1])),
+    )
+
+
+def places_of_rows(
+    store: TokenStore, plan: Plan, row_indices: Sequence[int] | Int[np.ndarray, " B"]
+) -> Int[np.ndarray, "B T"]:
+    """Returns where in the store the token of each position of these rows is: -1 for padding."""
+    indices = np.asarray(row_indices, dtype=np.int64)
+    read = _reading(store, plan, indices)
+    found = np.full(len(indices) * plan.row_tokens, -1, dtype=np.int64)
+    found[read.places] = read.sources
+    return found.reshape(len(indices), plan.row_tokens)
+
+
+class _Reading(NamedTuple):
+    """Which stored token goes where in some rows."""
+
+    sources: Any
+    """The stored token of each position that is no padding."""
+    places: Any
+    """The position, counted through all rows."""
+    documents: Any
+    """Of each piece."""
+    sizes: Any
+    """Of each piece, in tokens."""
+    nth_in_row: Any
+    """0 for the first piece of each row."""
+    counts: Any
+    """The pieces of each row."""
+
+
+def _reading(store: TokenStore, plan: Plan, indices: Any) -> _Reading:
+    T = plan.row_tokens
     first, last = plan.row_offsets[indices], plan.row_offsets[indices + 1]
     counts = last - first
     pieces = np.repeat(first - _sums_before(counts), counts) + np.arange(int(counts.sum()))
@@ -167,24 +219,7 @@ def read_rows(store: TokenStore, plan: Plan, row_indices: Sequence[int] | Int[np
     within = np.arange(int(sizes.sum())) - np.repeat(before, sizes)
     sources = np.repeat(store.offsets[documents] + plan.starts[pieces], sizes) + within
     places = np.repeat(targets_at, sizes) + within
-
-    tokens = np.zeros(len(indices) * T, dtype=np.int64)
-    segments = np.zeros(len(indices) * T, dtype=np.int64)
-    following = np.full(len(indices) * T, -1, dtype=np.int64)
-    tokens[places] = store.tokens[sources]
-    segments[places] = np.repeat(nth_in_row + 1, sizes)
-    if plan.lookahead >= 1:
-        following[places] = store.tokens[sources + 1]
-    else:
-        inside = sources + 1 < np.repeat(store.offsets[documents + 1], sizes)
-        following[places[inside]] = store.tokens[sources[inside] + 1]
-    shape = (len(indices), T)
-    return Rows(
-        tokens=tokens.reshape(shape),
-        segments=segments.reshape(shape),
-        following=following.reshape(shape),
-        documents=tuple(tuple(part.tolist()) for part in np.split(documents, np.cumsum(counts)[:-1])),
-    )
+    return _Reading(sources, places, documents, sizes, nth_in_row, counts)
 
 
 def _check_size(positions: int, documents: int, row_tokens: int, *, training: bool) -> None:

@@ -65,14 +65,12 @@ class TokenStore:
     @functools.cached_property
     def keys(self) -> Int[np.ndarray, " documents"]:
         """Where each document stands in the corpus."""
-        keys: Any = np.load(_beside(self.path, "keys.npy"))
-        return keys
+        return np.asarray(np.load(_beside(self.path, "keys.npy")))
 
     @functools.cached_property
     def groups(self) -> Integer[np.ndarray, " documents"]:
         """The group of text that each document belongs to, a place in `group_names`."""
-        groups: Any = np.load(_beside(self.path, "groups.npy"))
-        return groups
+        return np.asarray(np.load(_beside(self.path, "groups.npy")))
 
 
 class Shards:

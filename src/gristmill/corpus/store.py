@@ -22,9 +22,10 @@ from gristmill.corpus.deduplicate import Units
 from gristmill.corpus.documents import BROKEN, ROW_BITS, TEXTS
 from gristmill.corpus.edits import apply_edits, read_edits
 from gristmill.corpus.language import Language
+from gristmill.corpus.read import ReadOptions
 from gristmill.errors import InputError
 
-__all__ = ["KIND", "UNITS", "Corpus", "Cut", "Document", "Split", "identity_of", "write_layout"]
+__all__ = ["KIND", "UNITS", "Corpus", "Cut", "Document", "Split", "StoredText", "identity_of", "write_layout"]
 
 KIND = "corpus"
 UNITS = "units"
@@ -45,6 +46,21 @@ class Document(NamedTuple):
     split: Split
     language: Language
     metadata: dict[str, Any]
+
+
+class StoredText(NamedTuple):
+    """A text as it was read, dropped or not, and what was decided about it."""
+
+    id: str
+    text: str
+    unit: str
+    row: int
+    source: str
+    start: int
+    end: int
+    metadata: dict[str, Any]
+    group: str
+    split: Split
 
 
 class Cut(NamedTuple):
@@ -152,6 +168,53 @@ class Corpus:
             return [text]
         place = self._cut.character
         return [text[:place]] * (split != "valid") + [text[place:]] * (split != "train")
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the sources were read."""
+        config = self.artifact.manifest.config
+        return ReadOptions(**{name: config[name] for name in ReadOptions._fields})
+
+    def stored(self, key: int) -> StoredText:
+        """Returns the text of a key as it is stored, before any edit.
+
+        Raises:
+            InputError: there is none.
+        """
+        import pyarrow.parquet
+
+        name = next((name for name in self._units if int(name[:8], 16) >> 1 == key >> ROW_BITS), None)
+        row = key & ((1 << ROW_BITS) - 1)
+        decisions = None if name is None else self._decisions(name)
+        if name is None or decisions is None or row >= decisions.num_rows:
+            raise InputError(
+                f"the corpus {self.artifact.path} has no document {key}", "is it the shards' own corpus?"
+            )
+        begin = 0
+        with pyarrow.parquet.ParquetFile(self.artifact.path / UNITS / f"{name}.{TEXTS}") as file:
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                if row < begin + count:
+                    values = file.read_row_group(group).slice(row - begin, 1).to_pylist()[0]
+                    break
+                begin += count
+        decided = decisions.slice(row, 1).to_pylist()[0]
+        return StoredText(
+            id=values["digest"][:8].hex(), text=values["text"], unit=name, row=row, source=values["source"],
+            start=values["start"], end=values["end"], metadata=json.loads(values["metadata"]),
+            group=self.groups[decided["group"]], split="valid" if decided["valid"] else "train",
+        )  # fmt: skip
+
+    def superfluous_beside(self, key: int) -> Iterator[dict[str, Any]]:
+        """Yields the documents that were dropped because this one has them."""
+        for name in self._units:
+            decisions = self._decisions(name)
+            for row in np.flatnonzero(decisions["by"].to_numpy() == key).tolist():
+                other = (int(name[:8], 16) >> 1 << ROW_BITS) + row
+                yield {
+                    "key": other, "id": self._identity(other), "reason": decisions["reason"][row].as_py(),
+                    "cover": round(decisions["cover"][row].as_py(), 4),
+                }  # fmt: skip
 
     def _halves(self, key: int, document: Document, split: Split | None) -> Iterator[Document]:
         """Yields the document, or the halves of one that is cut which belong to a split."""

@@ -5,10 +5,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+from jaxtyping import Int
 
 from gristmill.batch import Batch
 from gristmill.corpus.mix import Schedule
-from gristmill.corpus.rows import Plan, plan_epoch, plan_round, read_rows
+from gristmill.corpus.rows import Plan, places_of_rows, plan_epoch, plan_round, read_rows
 from gristmill.corpus.shards import TokenStore
 from gristmill.objectives.base import Objective
 from gristmill.rng import stream
@@ -80,6 +81,17 @@ class Loader:
         self._next = (result.after, number + 1, steps, following)
         return result
 
+    def places(self, number: int) -> Int[np.ndarray, "B T"]:
+        """Returns where in the store each token of a step stands, counted from step 1: -1 for padding.
+
+        Of the rows as they are before the objective hides or moves anything.
+        """
+        cursor, skip = Cursor(0, 0), (number - 1) * self.rows
+        while skip >= (rows := self.plan(cursor.epoch).rows):
+            cursor, skip = Cursor(cursor.epoch + 1, 0), skip - rows
+        parts, _ = self._rows_from(Cursor(cursor.epoch, skip))
+        return np.concatenate([places_of_rows(self.store, plan, rows) for plan, rows in parts])
+
     def plan(self, epoch: int) -> Plan:
         """Returns the rows of an epoch, or of a round of a mix; the last two asked for are kept."""
         with self._planning:  # asked from the training thread too
@@ -104,16 +116,22 @@ class Loader:
             number=epoch, lookahead=lookahead,
         )  # fmt: skip
 
-    def _prepare(self, cursor: Cursor, number: int, steps: int) -> Step:
+    def _rows_from(self, cursor: Cursor) -> tuple[list[tuple[Plan, Int[np.ndarray, " _"]]], Cursor]:
+        """The rows of a step that begins at a cursor, by the plan that they belong to, and where the next one begins."""
         parts, missing = [], self.rows
         while missing:  # a step may reach over the end of an epoch
             plan = self.plan(cursor.epoch)
             taken = min(missing, plan.rows - cursor.row)
             if taken:  # a round may be empty
-                parts.append(read_rows(self.store, plan, np.arange(cursor.row, cursor.row + taken)))
+                parts.append((plan, np.arange(cursor.row, cursor.row + taken)))
             missing -= taken
             end = cursor.row + taken == plan.rows
             cursor = Cursor(cursor.epoch + 1, 0) if end else Cursor(cursor.epoch, cursor.row + taken)
+        return parts, cursor
+
+    def _prepare(self, cursor: Cursor, number: int, steps: int) -> Step:
+        chosen, cursor = self._rows_from(cursor)
+        parts = [read_rows(self.store, plan, rows) for plan, rows in chosen]
         rows = dataclasses.replace(
             parts[0],
             tokens=np.concatenate([p.tokens for p in parts]),

@@ -1,0 +1,1 @@
+"""Ways to get a character wrong; the file name is the operator's name."""
