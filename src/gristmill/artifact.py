@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gristmill
 from gristmill.config import to_dict
@@ -363,7 +363,15 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def hash_file(path: Path) -> str:
+@runtime_checkable
+class Openable(Protocol):
+    """What can be opened for reading: a path, or a place elsewhere."""
+
+    def open(self, mode: Literal["rb"], /) -> Any:
+        """Returns a file to read bytes from."""
+
+
+def hash_file(path: Openable) -> str:
     """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -212,7 +212,9 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
     settings = recipe.pretrain
     device = pick_device(settings.device)
     assert settings.objective is not None  # settled
-    missing = [name for name in settings.objective.special if name not in recipe.tokenizer.special_tokens]
+    settings.noise.check(settings.objective)
+    needed_tokens = (*settings.objective.special, *settings.noise.special)
+    missing = [name for name in needed_tokens if name not in recipe.tokenizer.special_tokens]
     if missing:
         raise InputError(
             f"the objective needs a tokenizer with a {missing[0]} token, and [tokenizer.special_tokens] has none",

@@ -112,11 +112,11 @@ def test_a_folder_is_read_to_its_bottom_in_a_fixed_order(tmp_path: Path, make: B
     (tmp_path / "in/b/c/deep.md").write_text("# deep")
     (tmp_path / "in/a.txt").write_text("shallow")
     (tmp_path / "in/.hidden.txt").write_text("hidden")
-    (tmp_path / "in/page.html").write_text("<p>no</p>")
+    (tmp_path / "in/picture.png").write_bytes(b"PNG")
     (tmp_path / "in/README.txt").write_text("read me")
     corpus = make(tmp_path / "in", exclude=("README*",), valid_fraction=0.0)
     assert [document.text for document in corpus.documents()] == ["shallow", "# deep"]
-    assert corpus.metrics["read"]["skipped_files"] == {"ending .html": 1, "excluded": 1}
+    assert corpus.metrics["read"]["skipped_files"] == {"ending .png": 1, "excluded": 1}
     again = make(
         tmp_path / "in/b/**/*.md", tmp_path / "in/a.txt", tmp_path / "in/b", out="2", valid_fraction=0.0
     )
@@ -276,12 +276,12 @@ def test_an_empty_folder(tmp_path: Path, make: Build) -> None:
 
 
 def test_sources_that_are_not_there_or_not_understood(tmp_path: Path, make: Build) -> None:
-    (tmp_path / "a.docx").write_bytes(b"PK")
+    (tmp_path / "a.png").write_bytes(b"PNG")
     fails(make, match="no sources")
     fails(make, tmp_path / "nowhere", match="no such file")
     fails(make, tmp_path / "*.txt", match="no such file")
-    fails(make, tmp_path / "a.docx", match=r"a\.docx: this ending is not understood", hint=".parquet")
-    fails(make, tmp_path, match=r"1 ending \.docx", hint=".txt")
+    fails(make, tmp_path / "a.png", match=r"a\.png: this ending is not understood", hint=".parquet")
+    fails(make, tmp_path, match=r"1 ending \.png", hint=".txt")
 
 
 @pytest.mark.parametrize("broken", ['{"text": "cut', "{'text': 1}", "[1, 2]", '"text"', "{" * 100_000])

@@ -47,7 +47,8 @@ class Decisions:
     @property
     def kept(self) -> Bool[np.ndarray, " documents"]:
         """Whether each document is kept."""
-        return self.reason == 0
+        kept: Bool[np.ndarray, " documents"] = self.reason == 0
+        return kept
 
     def attribute(self, name: str) -> Any:
         """Returns an attribute of all documents."""

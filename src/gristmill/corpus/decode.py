@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gristmill.errors import InputError
 
-__all__ = ["Encoding", "UnreadableError", "declared", "detect", "newline_of"]
+__all__ = ["Encoding", "UnreadableError", "common_share", "declared", "detect", "newline_of"]
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -66,7 +66,7 @@ def detect(head: bytes, *, complete: bool) -> Encoding:
     for name in _CHINESE:
         text = _decode(head, name, complete)
         if text is not None:
-            shares[name] = _common_share(text)
+            shares[name] = common_share(text)
     best = max(shares, key=lambda name: shares[name], default=None)
     if best is None or shares[best] < _LEAST_COMMON_SHARE:
         tried = ", ".join(f"{name} ({share:.0%} common characters)" for name, share in shares.items())
@@ -114,6 +114,7 @@ def _decode(data: bytes, name: str, complete: bool) -> str | None:
         return None
 
 
-def _common_share(text: str) -> float:
+def common_share(text: str) -> float:
+    """Returns the share of frequent characters in what is not ASCII: high where Chinese was decoded rightly."""
     beyond_ascii = [character for character in text if character > "\x7f"]
     return sum(character in _COMMON for character in beyond_ascii) / max(1, len(beyond_ascii))

@@ -41,7 +41,7 @@ __all__ = [
     "read_unit",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same bytes would give other documents or attributes."""
 TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"
 BATCH_BYTES, BATCH_DOCUMENTS = 4 << 20, 4000

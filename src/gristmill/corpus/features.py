@@ -96,40 +96,10 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Of Gopher's rule that a text has two of them (Rae et al. 2021, A.1.1)."""
 HAN_STOP_WORDS = "的是在不了有之而"
 """Their Chinese counterparts: one or another is in all Chinese prose, modern and classical."""
-FUNCTION_WORDS = tuple(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "a",
-        "in",
-        "i",
-        "is",
-        "that",
-        "it",
-        "was",
-        "for",
-        "with",
-        "as",
-        "his",
-        "her",
-        "he",
-        "she",
-        "not",
-        "are",
-        "be",
-        "this",
-        "have",
-        "you",
-        "at",
-        "by",
-        "from",
-        "but",
-        "on",
-        "or",
-    ]
-)
+FUNCTION_WORDS = (
+    "the", "of", "and", "to", "a", "in", "i", "is", "that", "it", "was", "for", "with", "as", "his", "her",
+    "he", "she", "not", "are", "be", "this", "have", "you", "at", "by", "from", "but", "on", "or",
+)  # fmt: skip
 
 SYMBOL, LETTER, MARK, DIGIT, SPACE, PUNCTUATION, HAN, UNSPACED, CONTROL = range(9)
 CLASS = 15
@@ -350,8 +320,9 @@ def _words(text: str, kinds: list[int]) -> list[Word]:
 
 
 def _chunk(text: str, kinds: list[int], start: int, end: int) -> list[tuple[int, int]]:
-    """Cuts what stands between white space, or between Chinese characters, as spaCy does: signs before and after it
-    one by one, unless a rule of its own says otherwise; then what divides the rest.
+    """Cuts what stands between white space, or between Chinese characters, as spaCy does.
+
+    Signs before and after it go one by one, unless a rule of its own says otherwise; then what divides the rest.
     """
     front: list[tuple[int, int]] = []
     back: list[tuple[int, int]] = []
@@ -384,16 +355,21 @@ def _chunk(text: str, kinds: list[int], start: int, end: int) -> list[tuple[int,
         elif _isaddress(text[start:end], kinds[start:end]):
             front.append((start, end))
         else:
-            at = i = start
-            while i < end:
-                sign = _infix(text, kinds, start, i, end)
-                if sign and i > start:
-                    front += ([(at, i)] if i > at else []) + [(i, i + sign)]
-                    at = i + sign
-                i += sign or 1
-            if at < end:
-                front.append((at, end))
+            front += _divided(text, kinds, start, end)
     return front + back[::-1]
+
+
+def _divided(text: str, kinds: list[int], start: int, end: int) -> list[tuple[int, int]]:
+    """Cuts a word at the signs inside it, hyphens for instance."""
+    found: list[tuple[int, int]] = []
+    at = i = start
+    while i < end:
+        sign = _infix(text, kinds, start, i, end)
+        if sign and i > start:
+            found += ([(at, i)] if i > at else []) + [(i, i + sign)]
+            at = i + sign
+        i += sign or 1
+    return found + ([(at, end)] if at < end else [])
 
 
 def _is_blank(kind: int) -> bool:
@@ -412,98 +388,15 @@ def _is_alpha(kind: int) -> bool:
     return kind & CLASS in (LETTER, MARK)
 
 
-_ABBREVIATIONS = frozenset(
-    [
-        "Adm.",
-        "Ak.",
-        "Ala.",
-        "Apr.",
-        "Ariz.",
-        "Ark.",
-        "Aug.",
-        "Bros.",
-        "Calif.",
-        "Co.",
-        "Colo.",
-        "Conn.",
-        "Corp.",
-        "D.C.",
-        "Dec.",
-        "Del.",
-        "Dr.",
-        "E.G.",
-        "E.g.",
-        "Feb.",
-        "Fla.",
-        "Ga.",
-        "Gen.",
-        "Gov.",
-        "I.E.",
-        "I.e.",
-        "Ia.",
-        "Id.",
-        "Ill.",
-        "Inc.",
-        "Ind.",
-        "Jan.",
-        "Jr.",
-        "Jul.",
-        "Jun.",
-        "Kan.",
-        "Kans.",
-        "Ky.",
-        "La.",
-        "Ltd.",
-        "Mar.",
-        "Mass.",
-        "Md.",
-        "Messrs.",
-        "Mich.",
-        "Minn.",
-        "Miss.",
-        "Mo.",
-        "Mont.",
-        "Mr.",
-        "Mrs.",
-        "Ms.",
-        "Mt.",
-        "N.C.",
-        "N.D.",
-        "N.H.",
-        "N.J.",
-        "N.M.",
-        "N.Y.",
-        "Neb.",
-        "Nebr.",
-        "Nev.",
-        "Nov.",
-        "Oct.",
-        "Okla.",
-        "Ore.",
-        "Pa.",
-        "Ph.D.",
-        "Prof.",
-        "Rep.",
-        "Rev.",
-        "S.C.",
-        "Sen.",
-        "Sep.",
-        "Sept.",
-        "St.",
-        "Tenn.",
-        "Va.",
-        "Wash.",
-        "Wis.",
-        "a.m.",
-        "co.",
-        "e.g.",
-        "i.e.",
-        "p.m.",
-        "v.s.",
-        "vs.",
-        "and/or",
-    ]
-)
+_ABBREVIATIONS = frozenset([
+    "Adm.", "Ak.", "Ala.", "Apr.", "Ariz.", "Ark.", "Aug.", "Bros.", "Calif.", "Co.", "Colo.", "Conn.",
+    "Corp.", "D.C.", "Dec.", "Del.", "Dr.", "E.G.", "E.g.", "Feb.", "Fla.", "Ga.", "Gen.", "Gov.", "I.E.",
+    "I.e.", "Ia.", "Id.", "Ill.", "Inc.", "Ind.", "Jan.", "Jr.", "Jul.", "Jun.", "Kan.", "Kans.", "Ky.",
+    "La.", "Ltd.", "Mar.", "Mass.", "Md.", "Messrs.", "Mich.", "Minn.", "Miss.", "Mo.", "Mont.", "Mr.",
+    "Mrs.", "Ms.", "Mt.", "N.C.", "N.D.", "N.H.", "N.J.", "N.M.", "N.Y.", "Neb.", "Nebr.", "Nev.", "Nov.",
+    "Oct.", "Okla.", "Ore.", "Pa.", "Ph.D.", "Prof.", "Rep.", "Rev.", "S.C.", "Sen.", "Sep.", "Sept.",
+    "St.", "Tenn.", "Va.", "Wash.", "Wis.", "a.m.", "co.", "e.g.", "i.e.", "p.m.", "v.s.", "vs.", "and/or",
+])  # fmt: skip
 _UNITS = frozenset(
     [
         "km",

@@ -1,23 +1,44 @@
 """Which files a recipe's sources mean, and how each is opened."""
 
+import bz2
 import collections
 import contextlib
 import fnmatch
 import glob
 import gzip
 import io
+import lzma
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple, cast
 
+from gristmill.corpus import formats, remote
 from gristmill.corpus.decode import UnreadableError
+from gristmill.corpus.remote import RemotePath
 from gristmill.errors import InputError
 
 __all__ = ["ENDINGS", "Found", "SourceFile", "Stream", "find_files", "open_stream"]
 
-Format = Literal["text", "json_lines", "json", "csv", "tsv", "parquet"]
+Format = Literal[
+    "text",
+    "code",
+    "json_lines",
+    "json",
+    "csv",
+    "tsv",
+    "parquet",
+    "html",
+    "warc",
+    "wiki",
+    "pdf",
+    "docx",
+    "rest",
+]
+Compression = Literal["", ".gz", ".bz2", ".xz", ".zst"]
+Place = Path | RemotePath
 
 _FORMATS: dict[str, Format] = {
     ".txt": "text",
@@ -30,12 +51,42 @@ _FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".xml": "wiki",
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".docm": "docx",
+    ".doc": "docx",  # some are; of the others the reader says what to do
+    ".rst": "rest",
+    ".rest": "rest",
 }
-_COMPRESSIONS = (".gz", ".zst")
-ENDINGS = f"{', '.join(_FORMATS)}; all but .parquet also with {' or '.join(_COMPRESSIONS)}"
+_CODE = (
+    ".py", ".pyi", ".js", ".jsx", ".mjs", ".ts", ".tsx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hh", ".hpp", ".cs", ".java",
+    ".kt", ".scala", ".go", ".rs", ".swift", ".rb", ".php", ".pl", ".pm", ".lua", ".sql", ".sh", ".bash", ".r", ".jl", ".hs", ".ml",
+    ".ex", ".erl", ".clj", ".lisp", ".el", ".f90", ".tex",
+)  # fmt: skip
+_COMPRESSIONS: tuple[Compression, ...] = (".gz", ".bz2", ".xz", ".zst")
+_UNCOMPRESSED = ("parquet", "pdf", "docx")
+"""Formats that are compressed within, and read from their end."""
+_WIKIEXTRACTOR = re.compile(r"wiki_\d+")
+ENDINGS = (
+    f"{', '.join(ending for ending in _FORMATS if ending != '.doc')}; source code ({', '.join(_CODE)}); "
+    f"all but .parquet, .pdf and Word files also with {', '.join(_COMPRESSIONS[:-1])} or {_COMPRESSIONS[-1]}"
+)
 """The file endings that are understood, in words."""
+_HINTS = {
+    ".zip": "unpack it: what is in it is then read by its ending",
+    ".rtf": "save it as .docx",
+    ".odt": "save it as .docx",
+    ".epub": "save it as .html or .txt",
+}
 
 _BUFFER_BYTES = 1 << 20
+_XZ_MEMORY_BYTES = 256 << 20  # `xz -9` needs 65 MiB; a header can ask for 4 GiB
 
 
 class SourceFile(NamedTuple):
@@ -43,9 +94,9 @@ class SourceFile(NamedTuple):
 
     name: str
     """The path as the sources give it, printable: bytes that are not UTF-8 are written as \\xNN."""
-    path: Path
+    path: Place
     format: Format
-    compression: Literal["", ".gz", ".zst"]
+    compression: Compression
 
 
 class Found(NamedTuple):
@@ -64,35 +115,43 @@ class Stream(NamedTuple):
 
 
 def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
-    """Returns the files that paths, folders (with all below) and globs name, each once, in an order of their own.
+    """Returns the files that paths, folders (with all below), globs and URLs name, each once, in an order of their own.
 
     Hidden files and folders are passed over, and so are the artifacts of this program: their texts have been read
     once. A symbolic link is followed, a loop of them is not.
 
     Raises:
-        InputError: a source names nothing, a file named by itself has an unknown ending, or nothing is left.
+        InputError: a source names nothing, a file named by itself has an unknown ending, nothing is left, or what
+            a format needs is not installed.
     """
     if not sources:
         raise InputError("there are no sources", 'name files, folders or globs: sources = ["texts/"]')
-    chosen: dict[Path, SourceFile] = {}
+    chosen: dict[Place, SourceFile] = {}
     skipped: collections.Counter[str] = collections.Counter()
     candidates = sorted(
-        {pair for source in sources for pair in _expand(source)}, key=lambda pair: os.fsencode(pair[0])
+        {pair for source in sources for pair in _expand(source)},
+        key=lambda pair: (os.fsencode(pair[0].as_posix()), pair[1]),
     )
     for path, named in candidates:
         reason = _reason_to_skip(path, exclude)
         file = None if reason else _classify(path)
         if file is not None:
-            chosen.setdefault(path.resolve(), file)
+            chosen.setdefault(path.resolve() if isinstance(path, Path) else path, file)
         elif named and not reason:
-            raise InputError(f"{_printable(path)}: this ending is not understood", f"understood: {ENDINGS}")
+            raise InputError(
+                f"{_printable(path)}: this ending is not understood",
+                _HINTS.get(_ending(path).lower(), f"understood: {ENDINGS}"),
+            )
         else:
             skipped[reason or f"ending {_ending(path)}"] += 1
     if not chosen:
         passed = (
             ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "no files at all"
         )
-        raise InputError(f"no readable files in {', '.join(sources)}: {passed}", f"understood: {ENDINGS}")
+        raise InputError(
+            f"no readable files in {', '.join(map(_shown, sources))}: {passed}", f"understood: {ENDINGS}"
+        )
+    formats.require(file.format for file in chosen.values())
     return Found(list(chosen.values()), dict(sorted(skipped.items())))
 
 
@@ -107,7 +166,7 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
         raw = cast("io.BufferedReader", file.path.open("rb", buffering=_BUFFER_BYTES))
     except OSError as error:
         raise UnreadableError(
-            f"{file.name} can't be opened: {error.strerror}", "check its permissions"
+            f"{file.name} can't be opened: {remote.reason_of(error)}", "check its permissions"
         ) from None
     with raw:
         if file.compression == ".gz":
@@ -115,6 +174,10 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
                 gzip.GzipFile(fileobj=raw) as unzipped,
                 io.BufferedReader(unzipped, _BUFFER_BYTES) as content,
             ):  # type: ignore[arg-type, type-var, unused-ignore]
+                yield Stream(content, raw)
+        elif file.compression in (".bz2", ".xz"):
+            unpacked = cast("io.RawIOBase", bz2.BZ2File(raw) if file.compression == ".bz2" else _Unxz(raw))
+            with io.BufferedReader(unpacked, _BUFFER_BYTES) as content:
                 yield Stream(content, raw)
         elif file.compression == ".zst":
             import pyarrow
@@ -125,8 +188,45 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
             yield Stream(raw, raw)
 
 
-def _expand(source: str) -> Iterator[tuple[Path, bool]]:
-    """Yields the paths that a source means, and whether it names each by itself."""
+class _Unxz(io.RawIOBase):
+    """An .xz file, decompressed in a bounded memory; `lzma.LZMAFile` takes as much as the file asks for."""
+
+    def __init__(self, raw: io.BufferedIOBase) -> None:
+        self._raw = raw
+        self._decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        try:
+            while not data:
+                if self._decompressor.eof:  # one stream may follow another, with zeros between them
+                    rest = self._decompressor.unused_data.lstrip(b"\0")
+                    while not rest and (more := self._raw.read(_BUFFER_BYTES)):
+                        rest = more.lstrip(b"\0")
+                    if not rest:
+                        return 0
+                    self._decompressor = lzma.LZMADecompressor(memlimit=_XZ_MEMORY_BYTES)
+                    data = self._decompressor.decompress(rest, len(buffer))
+                    continue
+                packed = self._raw.read(_BUFFER_BYTES) if self._decompressor.needs_input else b""
+                if not packed and self._decompressor.needs_input:
+                    raise EOFError("the compressed data end before their end-of-stream marker")
+                data = self._decompressor.decompress(packed, len(buffer))
+        except lzma.LZMAError as error:  # no OSError, though gzip's and bz2's are
+            raise OSError(str(error)) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _expand(source: str) -> Iterator[tuple[Place, bool]]:
+    """Yields the places that a source means, and whether it names each by itself."""
+    source = source.removeprefix("file://")
+    if remote.is_remote(source):
+        yield from remote.expand(source)
+        return
     path = Path(source).expanduser()
     if path.is_dir():
         yield from ((inner, False) for inner in _below(path))
@@ -167,11 +267,13 @@ def _cannot_list(error: OSError) -> None:
     raise InputError(f"{error.filename} can't be listed: {error.strerror}", "check its permissions")
 
 
-def _reason_to_skip(path: Path, exclude: Sequence[str]) -> str | None:
+def _reason_to_skip(path: Place, exclude: Sequence[str]) -> str | None:
     if any(
         fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in (path.name, path.as_posix())
     ):
         return "excluded"
+    if isinstance(path, RemotePath):
+        return None
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -179,22 +281,28 @@ def _reason_to_skip(path: Path, exclude: Sequence[str]) -> str | None:
     return None if stat.S_ISREG(mode) else "no regular file"
 
 
-def _classify(path: Path) -> SourceFile | None:
+def _classify(path: Place) -> SourceFile | None:
     name = path.name.lower()
-    compression: Literal["", ".gz", ".zst"] = (
-        ".gz" if name.endswith(".gz") else ".zst" if name.endswith(".zst") else ""
-    )
-    known = _FORMATS.get(Path(name.removesuffix(compression)).suffix)
-    if known is None or (known == "parquet" and compression):
+    compression: Compression = next((ending for ending in _COMPRESSIONS if name.endswith(ending)), "")
+    bare = name.removesuffix(compression)
+    ending = PurePosixPath(bare).suffix
+    known = _FORMATS.get(ending) or ("code" if ending in _CODE else None)
+    if known is None and _WIKIEXTRACTOR.fullmatch(bare):
+        known = "text"
+    if known is None or (known in _UNCOMPRESSED and compression):
         return None
     return SourceFile(_printable(path), path, known, compression)
 
 
-def _ending(path: Path) -> str:
-    suffixes = path.suffixes
+def _ending(path: Place) -> str:
+    suffixes = PurePosixPath(path.name).suffixes
     keep = 2 if suffixes and suffixes[-1].lower() in _COMPRESSIONS else 1
-    return _printable(Path("".join(suffixes[-keep:]) or "(none)"))
+    return _printable(PurePosixPath("".join(suffixes[-keep:]) or "(none)"))
 
 
-def _printable(path: Path) -> str:
+def _printable(path: Place | PurePosixPath) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _shown(source: str) -> str:
+    return RemotePath(source).as_posix() if remote.is_remote(source) else source

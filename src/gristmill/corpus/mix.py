@@ -90,7 +90,8 @@ class Schedule:
         begins = np.concatenate([[0.0], self.ends[:-1]])
         lasts = np.concatenate([self.ends[:-1], [np.inf]])
         within = np.clip(np.minimum(position, lasts) - begins, 0, None)
-        return (within[:, None] * self.shares).sum(0) / np.maximum(self.sizes, 1)
+        due: Float[np.ndarray, " groups"] = (within[:, None] * self.shares).sum(0) / np.maximum(self.sizes, 1)
+        return due
 
     def window(self, number: int) -> tuple[Any, Any]:
         """Returns the epochs of each group that are due when a round begins, and when it ends."""

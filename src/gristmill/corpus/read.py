@@ -8,6 +8,13 @@ with a recipe is found before any work is done; then it is read (`records`).
     .jsonl .json  an object                   bytes of the decompressed file
     .csv .tsv     a row                       bytes of the decompressed file
     .parquet      a row                       the row's number and the next
+    .html .rst    the file                    bytes of the decompressed file
+    .warc .wet    a page                      bytes of the decompressed file, its headers with it
+    .xml          a page of a MediaWiki dump  bytes of the decompressed file, its tags with it
+    .pdf .docx    the file                    bytes of the file
+    source code   the file                    bytes of the decompressed file
+
+A .txt that wikiextractor wrote is divided at its <doc> elements.
 """
 
 import codecs
@@ -25,6 +32,7 @@ from typing import Any, Literal, NamedTuple
 
 from gristmill.corpus.decode import Encoding, UnreadableError, declared, detect, newline_of
 from gristmill.corpus.files import SourceFile, Stream, open_stream
+from gristmill.corpus.formats.common import Broken, Record, Row, one_line, preview, read_whole
 from gristmill.errors import InputError, did_you_mean
 
 __all__ = ["Broken", "Layout", "ReadOptions", "Record", "inspect", "read_range", "records"]
@@ -43,6 +51,7 @@ TEXT_COLUMNS = (
 )
 """Names under which a text usually stands, the surest first."""
 
+_TABULAR = ("json_lines", "json", "csv", "tsv", "parquet")
 MAXIMUM_DOCUMENT_BYTES = 1 << 30
 _HEAD_BYTES = 1 << 20
 _SAMPLE_ROWS = 200
@@ -51,7 +60,9 @@ _CLEAR_LEAD = 1.25  # the longest column is taken for the text when it is this m
 
 _BETWEEN_OBJECTS = re.compile(r"[ \t\r\n,]*")
 
-Row = dict[str, Any]
+_PLAIN = ("text", "code")
+_WITHOUT_ENCODING = ("parquet", "warc", "wiki", "pdf", "docx")
+"""Formats that say themselves, or piece by piece, how their texts are encoded."""
 
 
 class ReadOptions(NamedTuple):
@@ -67,31 +78,12 @@ class Layout(NamedTuple):
     """What looking at a file found out."""
 
     encoding: Encoding | None
-    """None for formats that have none (parquet)."""
+    """None for formats that have none of their own (parquet, PDF, …)."""
     text_column: str | None
-    """None for plain text."""
+    """None for what has no columns."""
     columns: tuple[str, ...] = ()
     header: bool = False
     delimiter: str = ","
-
-
-class Record(NamedTuple):
-    """A text as it stands in its file, decoded and nothing else."""
-
-    text: str
-    start: int
-    end: int
-    metadata: Row
-
-
-class Broken(NamedTuple):
-    """A row that gives no record, and why."""
-
-    reason: str
-    message: str
-    start: int
-    end: int
-    preview: str
 
 
 def inspect(file: SourceFile, options: ReadOptions) -> Layout:
@@ -102,8 +94,8 @@ def inspect(file: SourceFile, options: ReadOptions) -> Layout:
         InputError: the recipe has to say more: no column is clearly the text, or the one it names is not there.
     """
     with _naming(file):
-        layout = Layout(None if file.format == "parquet" else _encoding(file, options), None)
-        if file.format == "text":
+        layout = Layout(None if file.format in _WITHOUT_ENCODING else _encoding(file, options), None)
+        if file.format not in _TABULAR:
             return layout
         if file.format in ("csv", "tsv"):
             layout = _table_layout(file, layout, options)
@@ -126,8 +118,8 @@ def records(
         UnreadableError: the file breaks off or is damaged; what came before has been yielded.
     """
     with _naming(file):
-        if file.format == "text":
-            yield from _texts(stream.content, layout, options)
+        if file.format not in _TABULAR:
+            yield from _documents(stream.content, file, layout, options)
             return
         column = layout.text_column
         if column is None:  # no rows
@@ -139,14 +131,14 @@ def records(
             first, last, row = item
             text = _as_text(row.get(column))
             if text is None:
-                yield Broken("no text", f'column "{column}" holds no text', first, last, _preview(str(row)))
+                yield Broken("no text", f'column "{column}" holds no text', first, last, preview(str(row)))
             else:
                 yield Record(text, first, last, {key: value for key, value in row.items() if key != column})
 
 
 def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | None:
     """Returns the text of a byte range of a plain text file, or None where a range means something else."""
-    if file.format != "text" or layout.encoding is None:
+    if file.format not in _PLAIN or layout.encoding is None:
         return None
     with open_stream(file) as stream:
         for skipped in range(0, start, _HEAD_BYTES):  # what is decompressed can't be seeked
@@ -157,6 +149,11 @@ def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | 
 def _encoding(file: SourceFile, options: ReadOptions) -> Encoding:
     """Looks at the first mebibyte, and where that is ASCII throughout, at the first that is not."""
     with open_stream(file) as stream:
+        if file.format == "html":
+            from gristmill.corpus.formats import html
+
+            page = read_whole(stream.content, html.MAXIMUM_PAGE_BYTES)
+            return declared(options.encoding, page) if options.encoding else html.encoding_of(page)
         head = stream.content.read(_HEAD_BYTES)
         if options.encoding is not None:
             return declared(options.encoding, head)
@@ -166,10 +163,56 @@ def _encoding(file: SourceFile, options: ReadOptions) -> Encoding:
         return detect(head, complete=len(head) < _HEAD_BYTES)
 
 
+def _documents(
+    content: io.BufferedIOBase, file: SourceFile, layout: Layout, options: ReadOptions
+) -> Iterator[Record | Broken]:
+    """Yields what is no row of a table; each reader is imported when the first of its files is met."""
+    if file.format in _PLAIN:
+        if (
+            "." not in file.path.name
+            and isinstance(content, io.BufferedReader)
+            and content.peek(1)[:1] == b"{"
+        ):
+            raise UnreadableError("it holds JSON, and its name does not say so", "give it the ending .jsonl")
+        yield from _texts(content, layout, options)
+    elif file.format == "html":
+        from gristmill.corpus.formats import html
+
+        assert layout.encoding is not None
+        yield html.document(read_whole(content, html.MAXIMUM_PAGE_BYTES), layout.encoding)
+    elif file.format == "warc":
+        from gristmill.corpus.formats import archive
+
+        yield from archive.pages(content)
+    elif file.format == "wiki":
+        from gristmill.corpus.formats import wiki
+
+        yield from wiki.pages(content)
+    elif file.format == "pdf":
+        from gristmill.corpus.formats import pdf
+
+        yield pdf.document(content)
+    elif file.format == "docx":
+        from gristmill.corpus.formats import docx
+
+        yield docx.document(content)
+    else:
+        from gristmill.corpus.formats import rest
+
+        assert layout.encoding is not None
+        yield rest.document(read_whole(content, rest.MAXIMUM_BYTES), layout.encoding)
+
+
 def _texts(content: io.BufferedIOBase, layout: Layout, options: ReadOptions) -> Iterator[Record | Broken]:
     assert layout.encoding is not None
     codec, mark = layout.encoding.name, layout.encoding.mark_bytes
     if options.document_separator is None:
+        # Nothing else begins like that, and as one text the tags would be learnt with it.
+        if isinstance(content, io.BufferedReader) and content.peek(1)[mark:].startswith(b'<doc id="'):
+            from gristmill.corpus.formats import wiki
+
+            yield from wiki.extracted(content, layout.encoding)
+            return
         data = content.read(MAXIMUM_DOCUMENT_BYTES + 1)
         if len(data) > MAXIMUM_DOCUMENT_BYTES:
             raise UnreadableError(
@@ -196,7 +239,7 @@ def _decoded(data: bytes, start: int, codec: str) -> Record | Broken:
     except UnicodeDecodeError as error:
         message = f"byte {start + error.start:,} is not {codec}: {error.reason}"
         return Broken(
-            "undecodable", message, start, start + len(data), _preview(data.decode(codec, "replace"))
+            "undecodable", message, start, start + len(data), preview(data.decode(codec, "replace"))
         )
 
 
@@ -226,14 +269,14 @@ def _json_lines(
             row = json.loads(text)
         except UnicodeDecodeError as error:
             message = f"{place}: byte {start + error.start:,} is not {encoding.name}"
-            yield Broken("undecodable", message, start, end, _preview(line.decode(encoding.name, "replace")))
+            yield Broken("undecodable", message, start, end, preview(line.decode(encoding.name, "replace")))
         except (ValueError, RecursionError) as error:
-            yield Broken("broken row", f"{place}: {error}", start, end, _preview(text))
+            yield Broken("broken row", f"{place}: {error}", start, end, preview(text))
         else:
             if isinstance(row, dict):
                 yield start, end, row
             else:
-                yield Broken("broken row", f"{place}: not an object", start, end, _preview(text))
+                yield Broken("broken row", f"{place}: not an object", start, end, preview(text))
 
 
 def _json_objects(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tuple[int, int, Row] | Broken]:
@@ -268,7 +311,7 @@ def _json_objects(content: io.BufferedIOBase, encoding: Encoding) -> Iterator[tu
         item: tuple[int, int, Row] | Broken = (offset, end, row)
         if not isinstance(row, dict):
             item = Broken(
-                "broken row", f"line {line:,}: not an object", offset, end, _preview(buffer[place:begin])
+                "broken row", f"line {line:,}: not an object", offset, end, preview(buffer[place:begin])
             )
         line += buffer.count("\n", place, begin)
         offset, place, wanted, objects = end, begin, _HEAD_BYTES, objects + 1
@@ -323,7 +366,7 @@ def _table_rows(content: io.BufferedIOBase, layout: Layout) -> Iterator[tuple[in
             yield Broken("broken row", f"byte {start:,}: {cells}", start, end, "")
         elif len(cells) > len(layout.columns):
             message = f"byte {start:,}: {len(cells)} cells, expected {len(layout.columns)}"
-            yield Broken("broken row", message, start, end, _preview(layout.delimiter.join(cells)))
+            yield Broken("broken row", message, start, end, preview(layout.delimiter.join(cells)))
         elif cells:
             yield start, end, dict(zip(layout.columns, cells, strict=False))
 
@@ -389,7 +432,7 @@ def _parquet_rows(content: io.BufferedIOBase) -> Iterator[tuple[int, Row]]:
                 number += 1
     except pyarrow.ArrowException as error:
         raise UnreadableError(
-            f"it is not a whole parquet file: {_one_line(error)}", "write it again"
+            f"it is not a whole parquet file: {one_line(error)}", "write it again"
         ) from None
 
 
@@ -504,13 +547,5 @@ def _naming(file: SourceFile) -> Iterator[None]:
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableError(
-            f"{file.name} is damaged or breaks off: {_one_line(error)}", "get the file again"
+            f"{file.name} is damaged or breaks off: {one_line(error)}", "get the file again"
         ) from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _preview(text: str) -> str:
-    return " ".join(text[:200].split())[:80]

@@ -7,10 +7,9 @@ neighbours only: a unit ends behind a file whose name, hashed, says so.
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from gristmill.corpus.files import SourceFile
+from gristmill.corpus.files import Place, SourceFile
 
 __all__ = ["LEAST_BYTES", "MOST_BYTES", "Piece", "Unit", "plan_units", "stamp_of"]
 
@@ -19,7 +18,7 @@ MOST_BYTES = 96 << 20
 """A unit has no less than the one (the last one may) and little more than the other, counted decompressed as far as
 that can be told beforehand."""
 MOST_FILES = 20_000
-_EXPANSION = {"": 1, ".gz": 4, ".zst": 4}
+_EXPANSION = {"": 1, ".gz": 4, ".zst": 4, ".bz2": 5, ".xz": 5}
 _DIVISIBLE = ("json_lines",)
 """Formats of which a range can be read: each record is a line."""
 
@@ -43,7 +42,7 @@ class Unit(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
+def stamp_of(path: Place) -> tuple[int, int]:
     """Returns size and time of change of a file, (0, 0) where it is gone."""
     try:
         status = path.stat()

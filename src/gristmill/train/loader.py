@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Int
 
+from gristmill.augment.tokens import Noise
 from gristmill.batch import Batch
 from gristmill.corpus.mix import Schedule
 from gristmill.corpus.rows import Plan, places_of_rows, plan_epoch, plan_round, read_rows
@@ -42,7 +43,7 @@ class Step:
 class Loader:
     """Prepares each step while the one before it is computed. A context manager: it owns a thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two named
         self,
         store: TokenStore,
         objective: Objective,
@@ -53,9 +54,10 @@ class Loader:
         seed: int,
         vocabulary: Vocabulary | None = None,
         mix: Schedule | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self.store, self.objective, self.row_tokens = store, objective, row_tokens
-        self.vocabulary = vocabulary
+        self.vocabulary, self.noise = vocabulary, noise
         self.rows, self.micro_rows, self.seed = rows, micro_rows, seed
         self._lengths = np.diff(store.offsets)
         self._mix = mix
@@ -142,7 +144,10 @@ class Loader:
         )
         # prepared as a whole and then split: how much fits into memory decides nothing of what is learnt
         rng = stream(self.seed, "objective", number)
-        batch = self.objective.prepare(rows, rng, min(1.0, number / max(1, steps)))
+        progress = min(1.0, number / max(1, steps))
+        batch = self.objective.prepare(rows, rng, progress)
+        if self.noise is not None and self.vocabulary is not None:
+            batch = self.noise.apply(batch, stream(self.seed, "noise", number), progress, self.vocabulary)
         documents = [self.store.document_ids[d] for row in rows.documents for d in row]
         return Step(
             batches=batch.split(self.micro_rows),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from gristmill import plugins
+from gristmill.augment.tokens import Noise
 from gristmill.config import Part
 from gristmill.corpus.mix import Mix
 from gristmill.errors import InputError
@@ -36,6 +37,8 @@ class PretrainSettings:
     """An amount of "steps", "tokens" or "epochs", or wall time such as "3 min"; the schedule is fitted to it."""
     mix: Mix | None = None
     """How much of which text, in what order; by default every document comes once in each epoch."""
+    noise: Noise = dataclasses.field(default_factory=Noise)
+    """Noise in what the model reads: mask = 0.1, replace = [0.05, 0.0]; what it has to say stays the true text."""
     row_tokens: Annotated[int, Ge(8)] = 256
     """Positions in a row: how far the model looks back in training."""
     batch_tokens: Positive | None = None

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
+from gristmill.augment.tokens import Noise
 from gristmill.corpus.mix import Schedule, schedule
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
@@ -115,6 +116,8 @@ class Trainer:
         self.objective = settings.objective or default_objective(model_config.kind)
         self.objective.check(model_config)
         self.objective.check_vocabulary(vocabulary)
+        settings.noise.check(self.objective)
+        settings.noise.check_vocabulary(vocabulary)
         if vocabulary.size > model_config.vocab_size:
             raise InputError(
                 f"the tokenizer has {vocabulary.size:,} tokens, the model's vocabulary {model_config.vocab_size:,}",
@@ -142,6 +145,7 @@ class Trainer:
             seed=self.seed,
             vocabulary=self.vocabulary,
             mix=self._mix(),
+            noise=self.settings.noise if self.settings.noise != Noise() else None,
         )
         with self.loader, _memory_errors():
             self._prepare()

@@ -44,7 +44,7 @@ def _readings(text: str) -> list[str]:
 
     found: list[str] = []
     for run in CHINESE.findall(text):
-        readings = pypinyin.lazy_pinyin(run, errors=list)
+        readings = pypinyin.lazy_pinyin(run, errors=list)  # type: ignore[arg-type]
         # a character that it does not know stands for itself, and sounds like none
         found += readings if len(readings) == len(run) else run
     return found
@@ -65,6 +65,6 @@ def _by_reading(traditional: bool) -> dict[str, dict[str, float]]:
     table = frequent(traditional=traditional)
     found: dict[str, dict[str, float]] = {}
     for character, weight in zip(table.strings, np.diff(table.sums, prepend=0.0).tolist(), strict=True):
-        (reading,) = pypinyin.lazy_pinyin(character, errors=list)
+        (reading,) = pypinyin.lazy_pinyin(character, errors=list)  # type: ignore[arg-type]
         found.setdefault(reading, {})[character] = weight
     return found
