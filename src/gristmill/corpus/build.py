@@ -33,6 +33,8 @@ from gristmill.corpus.normalise import CHANGES
 from gristmill.corpus.passages import cut_repeated
 from gristmill.corpus.places import byte_in_source
 from gristmill.corpus.read import ReadOptions, inspect
+from gristmill.corpus.rules import RuleSettings, columns_of, judge
+from gristmill.corpus.scrub import ScrubSettings, scrub
 from gristmill.corpus.split import SplitPlan, plan_split
 from gristmill.corpus.store import KIND, UNITS, Cut, write_layout
 from gristmill.corpus.units import Piece, Unit, plan_units, stamp_of
@@ -73,6 +75,10 @@ class CorpusConfig:
     valid_maximum_bytes: int = 8_000_000
     """Validation text beyond this goes to training instead."""
 
+    rules: RuleSettings = dataclasses.field(default_factory=RuleSettings)
+    """What of the documents is good enough; by default all."""
+    scrub: ScrubSettings = dataclasses.field(default_factory=ScrubSettings)
+    """Which personal data is replaced."""
     dedup: DedupSettings = dataclasses.field(default_factory=DedupSettings)
     """What of the documents is superfluous."""
     engine: EngineSettings = dataclasses.field(default_factory=EngineSettings)
@@ -112,6 +118,7 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
         RunError: a worker died again and again; what was read stays, and the same command goes on.
     """
     report = _throttled(progress)
+    config.scrub.check()
     found, source_of = _find(config)
     stamps = [stamp_of(file.path) for file in found.files]
     total = sum(size for size, _ in stamps)
@@ -119,6 +126,7 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
     settings = to_dict(config)
     del settings["engine"]  # where it is done does not matter
     settings["inputs"] = _inputs(pieces)
+    settings["scrub"] |= config.scrub.decided_by
     key = artifact.artifact_key(KIND, FORMAT_VERSION, settings, None, seed)
     existing = artifact.find(out, key)
     if existing is not None:
@@ -283,6 +291,10 @@ def _decide(
     decisions = Decisions(units)
     report("deciding", 0, None)
     decisions.drop(Reasons.TOO_SHORT, decisions.attribute("characters") < config.minimum_characters)
+    if config.rules.sets or config.rules.languages:
+        verdicts = judge({name: decisions.attribute(name) for name in columns_of(config.rules)}, config.rules)
+        for code, rule in enumerate(verdicts.names[1:], start=1):
+            decisions.drop(rule, verdicts.codes == code)
     if config.dedup.exact:
         decisions.drop_duplicates(Reasons.DUPLICATE, exact_duplicates(units, config.engine))
     if config.dedup.near is not None:
@@ -293,6 +305,8 @@ def _decide(
     for kind, most in (("paragraph", config.dedup.paragraphs), ("line", config.dedup.lines)):
         if most is not None:
             cut_repeated(units, kind, most, decisions.kept, edits, config.engine)  # type: ignore[arg-type]
+    if config.scrub.kinds:
+        scrub(units, config.scrub, decisions.kept, edits, lambda chosen: _texts(units, chosen), config.engine)
     sizes = _sizes(decisions, edits)
     decisions.drop(Reasons.TOO_SHORT, sizes.characters < config.minimum_characters)
     places = np.flatnonzero(decisions.kept)
@@ -407,14 +421,14 @@ def _metrics(
     for outcome in outcomes:
         for reason, count in outcome["lost"].items():
             dropped.setdefault(reason, {"documents": 0, "text_bytes": 0})["documents"] += count
-    for code, reason in enumerate(Reasons.ALL):
+    for code, reason in enumerate(decisions.reasons):
         which = decisions.reason == code
         if code and which.any():
             dropped[reason] = {"documents": int(which.sum()), "text_bytes": int(sizes[which].sum())}
     changed: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
         changed.update(outcome["changed"])
-    near = decisions.reason == Reasons.ALL.index(Reasons.NEAR_DUPLICATE)
+    near = decisions.dropped(Reasons.NEAR_DUPLICATE)
     lost = float(((1 - decisions.cover[near]) * sizes[near]).sum())
     return {
         "documents": sum(entry["documents"] for entry in splits.values()),
@@ -465,7 +479,7 @@ def _fail_with_nothing_left(outcomes: Sequence[dict[str, Any]], decisions: Decis
     counts: collections.Counter[str] = collections.Counter()
     for outcome in outcomes:
         counts.update(outcome["lost"])
-    counts.update(Reasons.ALL[code] for code in decisions.reason.tolist())
+    counts.update(decisions.reasons[code] for code in decisions.reason.tolist())
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
     first = f"; the first: {problems[0]}" if problems else ""
     files = len({source["path"] for outcome in outcomes for source in outcome["sources"]})

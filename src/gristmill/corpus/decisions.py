@@ -20,13 +20,11 @@ DECISIONS = "decisions"
 
 
 class Reasons:
-    """Why a document is dropped."""
+    """Why a document is dropped; the rules of quality have names of their own."""
 
-    KEPT = ""
     TOO_SHORT = "too short"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
-    ALL = (KEPT, TOO_SHORT, DUPLICATE, NEAR_DUPLICATE)
 
 
 class Decisions:
@@ -38,6 +36,8 @@ class Decisions:
         self.keys: Int[np.ndarray, " documents"] = self.attribute("key")
         count = len(self.keys)
         self.reason = np.zeros(count, dtype=np.uint8)
+        """A place in `reasons`."""
+        self.reasons = [""]
         self.by = np.full(count, -1, dtype=np.int64)
         self.cover = np.zeros(count, dtype=np.float32)
         self.valid = np.zeros(count, dtype=bool)
@@ -59,14 +59,24 @@ class Decisions:
 
     def drop(self, reason: str, which: Bool[np.ndarray, " documents"]) -> None:
         """Drops the chosen ones of those that are still kept."""
-        self.reason[self.kept & which] = Reasons.ALL.index(reason)
+        self.reason[self.kept & which] = self._code(reason)
+
+    def dropped(self, reason: str) -> Bool[np.ndarray, " documents"]:
+        """Returns which documents are dropped for a reason."""
+        which: Bool[np.ndarray, " documents"] = self.reason == self._code(reason)
+        return which
+
+    def _code(self, reason: str) -> int:
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason)
 
     def drop_duplicates(self, reason: str, found: Duplicates) -> None:
         """Drops what is superfluous beside another document, where it is still kept."""
         places = self.units.places(found.keys)
         still = self.kept[places]
         places = places[still]
-        self.reason[places] = Reasons.ALL.index(reason)
+        self.reason[places] = self._code(reason)
         self.by[places] = found.kept[still]
         self.cover[places] = found.cover[still]
 
@@ -113,7 +123,7 @@ class Decisions:
         folder = directory / DECISIONS
         folder.mkdir(exist_ok=True)
         begin = 0
-        names = pyarrow.array(Reasons.ALL)
+        names = pyarrow.array(self.reasons)
         for name, documents in zip(self.units.names, self.units.documents, strict=True):
             rows = slice(begin, begin + documents)
             begin += documents
