@@ -113,6 +113,61 @@ def show(directory: Path, identity: str | None, dropped: bool, as_json: bool) ->
         _print(corpus.artifact, as_json)
 
 
+@command.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--token", type=int, help="A token of the shards, counted from 0.")
+@click.option("--split", default="train", show_default=True, help="Of which split.")
+@click.option("--step", type=int, help="A step of the training, counted from 1; with --row and --position.")
+@click.option("--row", type=int, default=0, show_default=True, help="Of the step's batch.")
+@click.option("--position", type=int, default=0, show_default=True, help="In the row.")
+@json_option
+def trace(
+    directory: Path, token: int | None, split: str, step: int | None, row: int, position: int, as_json: bool
+) -> None:
+    """Say where a token came from: file, byte, licence, what was decided and replaced, which duplicates it stands for.
+
+    DIRECTORY is a run, or the shards or the model of one.
+
+    \b
+      gristmill corpus trace runs/demo --token 123456
+      gristmill corpus trace runs/demo --step 40 --row 3 --position 17
+    """
+    from gristmill.artifact import open_artifact
+    from gristmill.corpus.shards import Shards
+    from gristmill.errors import InputError
+    from gristmill.train import tracing
+
+    if (token is None) == (step is None):
+        raise InputError("name one token", "--token N, or --step S --row R --position P")
+    home = directory if (directory / "manifest.json").is_file() else None
+    if step is not None:
+        shards, place = tracing.token_of_step(
+            open_artifact(home or directory / "model", "checkpoint", verify=False), step, row, position
+        )
+        split = "train"
+    else:
+        assert token is not None
+        shards, place = Shards(open_artifact(home or directory / "shards", "shards", verify=False)), token
+    found = tracing.trace_token(shards, split, place)
+    if as_json:
+        print_json(tracing.as_json(found))
+        return
+    origin = found.trace
+    lines = {
+        "token": f"{found.token} {found.piece!r}, number {found.position:,} of {found.split}",
+        "document": f"{origin.id}, {origin.split}, group {origin.group}",
+        "file": f"{origin.source}, bytes {origin.start:,} to {origin.end:,}",
+        "byte": "not told: no plain text" if origin.byte is None else f"{origin.byte:,}",
+        "licence": origin.licence or "none stated",
+        "metadata": ", ".join(f"{name}: {value}" for name, value in origin.metadata.items()),
+        "replaced": ", ".join(f"{edit.reason} at {edit.start:,}" for edit in origin.edits),
+        "stands for": ", ".join(f"{other['id']} ({other['reason']})" for other in origin.duplicates),
+    }
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name + ':':<12}{value}")
+
+
 def _print(corpus: "Artifact", as_json: bool) -> None:
     metrics = corpus.manifest.metrics
     if as_json:

@@ -1,96 +1,63 @@
-"""Which language a text is in, by its script: a count of bytes, offline, at the speed of memory."""
+"""Which language a text is in, and which Chinese script: a few thresholds of its features, offline, in integers.
 
-import re
+The labels answer what a corpus of English and Chinese asks. Of other languages they say only that: "other".
+"""
+
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from gristmill.corpus.features import FEATURES
+from gristmill.corpus.features import FEATURES, features
 
-__all__ = ["Language", "language_of", "languages_of"]
+__all__ = ["Language", "Script", "language_of", "languages_of", "script_of"]
 
 Language = Literal["en", "zh", "mixed", "other"]
+Script = Literal["simplified", "traditional", "both", ""]
 
-_LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_HAN = bytes(range(0xE4, 0xEA))  # lead bytes of U+4000 to U+9FFF
-_OTHER = bytes([*range(0xC4, 0xE2), *range(0xEA, 0xEE)])  # Latin Extended, Greek, Cyrillic … Thai; Hangul
-_KANA = re.compile(rb"\xe3[\x81-\x83]")
-_FUNCTION_WORDS = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "a",
-        "i",
-        "is",
-        "that",
-        "it",
-        "was",
-        "for",
-        "with",
-        "as",
-        "his",
-        "her",
-        "he",
-        "she",
-        "not",
-        "are",
-        "be",
-        "this",
-        "have",
-        "you",
-        "at",
-        "by",
-        "from",
-        "but",
-        "on",
-    ]
-)
-_SAMPLE_CHARACTERS = 20_000
+HAN_WEIGHT = 4
+"""A Chinese character weighs as much as so many Latin letters: about a word."""
+FREE_WORDS = 6
+"""So many words in Latin script are taken for English, whatever they are: "Good morning!" has no function word."""
+WORDS_FOR_EACH = 8
+"""Of the words beyond, one in so many has to be a function word of English, of which it has one in three.
+
+German sentences of 11 words are then told from English ones in 66 of 100 cases, texts of 60 words in all of them; of
+English sentences of 10 to 20 words 0.2 to 1.5 in 100 are lost.
+"""
 
 
 def language_of(text: str) -> Language:
-    """Returns "en", "zh", "mixed" (both, neither under a fifth) or "other".
-
-    A Chinese character weighs as much as four Latin letters: about a word. Latin script counts as English unless
-    twenty words or more hold hardly any of the words that no English text goes without.
-    """
-    if len(text) > 3 * _SAMPLE_CHARACTERS:
-        middle = len(text) // 2
-        text = (
-            text[:_SAMPLE_CHARACTERS]
-            + text[middle : middle + _SAMPLE_CHARACTERS]
-            + text[-_SAMPLE_CHARACTERS:]
-        )
-    data = text.encode()
-    latin = (len(data) - len(data.translate(None, _LETTERS))) / 4
-    han = len(data) - len(data.translate(None, _HAN))
-    other = len(data) - len(data.translate(None, _OTHER))
-    kana = len(_KANA.findall(data)) if b"\xe3" in data else 0
-    total = latin + han + other + kana
-    if total == 0 or other + kana > 0.3 * total or kana > 0.2 * han + 1:
-        return "other"
-    if min(latin, han) >= 0.2 * total:
-        return "mixed"
-    if han > latin:
-        return "zh"
-    words = text[:_SAMPLE_CHARACTERS].lower().split()
-    common = sum(word in _FUNCTION_WORDS for word in words)
-    return "other" if len(words) >= 20 and common < 0.04 * len(words) else "en"
+    """Returns "en", "zh", "mixed" or "other"; `languages_of` of one text."""
+    return languages_of(features([text]))[0]
 
 
 def languages_of(figures: Int[np.ndarray, "texts features"]) -> list[Language]:
-    """Returns the same for many texts, from their features."""
-    column = {name: figures[:, i] for i, name in enumerate(FEATURES)}
-    latin, han = column["latin"] / 4, column["han"].astype(float)
-    other = (column["letters"] - column["latin"] - column["han"]).astype(float)
+    """Returns for texts with these features "en", "zh", "mixed" (both, neither under a fifth) or "other"."""
+    column = {name: figures[:, i].astype(np.int64) for i, name in enumerate(FEATURES)}
+    latin, han = column["latin"], HAN_WEIGHT * column["han"]
+    other = HAN_WEIGHT * (column["letters"] - column["latin"] - column["han"])
     total = latin + han + other
-    few = column["function_words"] < 0.04 * column["alphabetic_words"]
-    found = np.where(han > latin, "zh", np.where((column["alphabetic_words"] >= 20) & few, "other", "en"))
-    found = np.where(np.minimum(latin, han) >= 0.2 * total, "mixed", found)
-    found = np.where(
-        (total == 0) | (other > 0.3 * total) | (column["unspaced"] > 0.2 * han + 1), "other", found
-    )
-    return found.tolist()
+    words = column["alphabetic_words"] - column["han"] - column["unspaced"]
+    is_english = words <= FREE_WORDS + WORDS_FOR_EACH * column["function_words"]
+    found = np.where(han > latin, "zh", np.where(is_english, "en", "other"))
+    found = np.where(5 * np.minimum(latin, han) >= total, "mixed", found)
+    is_japanese = np.isin(found, ("zh", "mixed")) & (5 * column["unspaced"] > column["han"] + 5)
+    is_other = (total == 0) | (10 * other > 3 * total) | is_japanese
+    languages: list[Language] = np.where(is_other, "other", found).tolist()
+    return languages
+
+
+def script_of(figures: Int[np.ndarray, "texts features"]) -> list[Script]:
+    """Returns for Chinese and mixed texts "simplified", "traditional" or "both" (neither under a fifth), else "".
+
+    What tells is the characters that only one of GB 2312 and Big5 has; a short text without any of them gets "".
+    """
+    column = {name: figures[:, i].astype(np.int64) for i, name in enumerate(FEATURES)}
+    simplified, traditional = column["simplified"], column["traditional"]
+    total = simplified + traditional
+    found = np.where(simplified > traditional, "simplified", "traditional")
+    found = np.where(5 * np.minimum(simplified, traditional) >= total, "both", found)
+    is_chinese = np.isin(languages_of(figures), ("zh", "mixed"))
+    scripts: list[Script] = np.where((total == 0) | ~is_chinese, "", found).tolist()
+    return scripts

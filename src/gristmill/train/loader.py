@@ -1,6 +1,7 @@
 """From packed rows to batches, off the training thread; where it stands is two numbers."""
 
 import dataclasses
+import math
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -9,14 +10,16 @@ from jaxtyping import Int
 
 from gristmill.augment.tokens import Noise
 from gristmill.batch import Batch
-from gristmill.corpus.mix import Schedule
+from gristmill.corpus.mix import Schedule, schedule
 from gristmill.corpus.rows import Plan, places_of_rows, plan_epoch, plan_round, read_rows
 from gristmill.corpus.shards import TokenStore
 from gristmill.objectives.base import Objective
 from gristmill.rng import stream
+from gristmill.train.schedule import parse_budget
+from gristmill.train.settings import PretrainSettings
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Cursor", "Loader", "Step"]
+__all__ = ["Cursor", "Loader", "Step", "schedule_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -155,3 +158,20 @@ class Loader:
             tokens=int((rows.segments != 0).sum()),
             after=cursor,
         )
+
+
+def schedule_of(
+    settings: PretrainSettings, store: TokenStore, objective: Objective, rows: int
+) -> Schedule | None:
+    """Returns the schedule of a recipe's mix over some shards, if it has one. `rows` are those of a step."""
+    if settings.mix is None:
+        return None
+    positions = np.maximum(store.lengths - objective.lookahead, 0)
+    sizes = np.bincount(store.groups, weights=positions, minlength=len(store.group_names)).astype(int)
+    budget = parse_budget(settings.budget)
+    amounts = {"steps": rows * settings.row_tokens, "tokens": 1, "epochs": int(sizes.sum())}
+    each = amounts.get(budget.unit)
+    return schedule(
+        settings.mix, store.group_names, sizes.tolist(), row_tokens=settings.row_tokens,
+        positions=None if each is None else math.ceil(budget.amount * each),
+    )  # fmt: skip

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
 from gristmill.augment.tokens import Noise
-from gristmill.corpus.mix import Schedule, schedule
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
 from gristmill.model.base import Model, is_matrix
@@ -41,7 +40,7 @@ from gristmill.train.hardware import (
     median_seconds,
     peak_memory_bytes,
 )
-from gristmill.train.loader import Cursor, Loader, Step
+from gristmill.train.loader import Cursor, Loader, Step, schedule_of
 from gristmill.train.optimizer import Optimizer
 from gristmill.train.schedule import Budget, Plan, parse_budget
 from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
@@ -144,7 +143,7 @@ class Trainer:
             micro_rows=self.micro_rows,
             seed=self.seed,
             vocabulary=self.vocabulary,
-            mix=self._mix(),
+            mix=schedule_of(self.settings, self.train_store, self.objective, self.rows),
             noise=self.settings.noise if self.settings.noise != Noise() else None,
         )
         with self.loader, _memory_errors():
@@ -324,22 +323,6 @@ class Trainer:
         )
         self._write_plan(plan)
         return plan
-
-    def _mix(self) -> Schedule | None:
-        """The schedule of the recipe's mix, if it has one."""
-        if self.settings.mix is None:
-            return None
-        store = self.train_store
-        sizes = np.bincount(store.groups, weights=self._positions(), minlength=len(store.group_names)).astype(
-            int
-        )
-        tokens_per_step = self.rows * self.settings.row_tokens
-        amounts = {"steps": tokens_per_step, "tokens": 1, "epochs": int(sizes.sum())}
-        each = amounts.get(self.budget.unit)
-        return schedule(
-            self.settings.mix, store.group_names, sizes.tolist(), row_tokens=self.settings.row_tokens,
-            positions=None if each is None else math.ceil(self.budget.amount * each),
-        )  # fmt: skip
 
     def _positions(self) -> Any:
         """How many positions each training document has."""
