@@ -70,7 +70,7 @@ def test_short_texts_are_compared_whole_only(tmp_path):
 
 def test_near_and_exact_can_be_left_out(tmp_path):
     texts = ["a text", "a text", prose(0, 100), prose(0, 99)]
-    assert len(kept(corpus_of(texts, tmp_path, exact=False, near=None))) == 4
+    assert len(kept(corpus_of(texts, tmp_path, exact=False, near=False))) == 4
 
 
 @pytest.mark.parametrize("language", ["English", "Chinese"])
@@ -101,7 +101,7 @@ def test_a_line_that_stands_in_many_documents_is_cut_save_where_it_is_first(tmp_
     footer = "All rights reserved by the publishers of this page"
     texts = [f"Document {i} has its own words.\n{footer}\nAnd it ends here, {i}." for i in range(6)]
     texts += [footer]
-    corpus = corpus_of(texts, tmp_path, lines=3, near=None)
+    corpus = corpus_of(texts, tmp_path, lines=3, near=False)
     stays = kept(corpus)
     assert stays[0] == texts[0]
     assert stays[1:] == [f"Document {i} has its own words.\nAnd it ends here, {i}." for i in range(1, 6)]
@@ -120,4 +120,4 @@ def test_what_is_seldom_is_not_cut(tmp_path):
     texts = [
         f"Number {i}, which is alone in this.\nThis line stands in three documents only." for i in range(3)
     ]
-    assert kept(corpus_of(texts, tmp_path, lines=3, near=None)) == texts
+    assert kept(corpus_of(texts, tmp_path, lines=3, near=False)) == texts

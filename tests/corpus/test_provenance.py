@@ -28,7 +28,7 @@ def made(tmp_path):
     ]
     (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = CorpusConfig(
-        sources={"all": (str(folder),)}, valid_fraction=0.0, dedup=DedupSettings(lines=1, near=None)
+        sources={"all": (str(folder),)}, valid_fraction=0.0, dedup=DedupSettings(lines=1, near=False)
     )
     corpus = Corpus(build(config, tmp_path / "corpus"))
 

@@ -82,7 +82,7 @@ def test_another_threshold_reads_nothing_again(source, tmp_path, monkeypatch):
         raise AssertionError(f"{job.name} is read again")
 
     monkeypatch.setattr(sys.modules["gristmill.corpus.build"], "read_unit", refuse)
-    again = build(CorpusConfig(sources=(str(source),), dedup=DedupSettings(near=None)), out)
+    again = build(CorpusConfig(sources=(str(source),), dedup=DedupSettings(near=False)), out)
     assert "near duplicate" not in again.manifest.metrics["dropped"]
     assert callable(module)
 

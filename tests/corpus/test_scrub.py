@@ -5,6 +5,8 @@ import json
 import pytest
 
 from gristmill.corpus import Corpus, CorpusConfig, build
+from gristmill.corpus.contamination import ContaminationSettings, EvaluationSet
+from gristmill.corpus.decontaminate import FOUND
 from gristmill.corpus.rules import RuleSettings
 from gristmill.corpus.scrub import ScrubSettings
 from gristmill.errors import InputError
@@ -96,3 +98,35 @@ def test_what_is_missing_is_missed_before_work_starts(make, tmp_path, settings, 
     with pytest.raises(InputError, match=message):
         make(scrub=ScrubSettings(**settings))
     assert not (tmp_path / "corpus").exists()
+
+
+LEAK = "The old lighthouse keeper counted seven ships at dawn before the fog swallowed the harbour again."
+
+
+@pytest.mark.parametrize("action", ["report", "drop", "cut"])
+def test_what_an_evaluation_set_has_is_found_and_dealt_with(tmp_path, action):
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"question": LEAK}) + "\n")
+    leaking = f"{'Some words of introduction. ' * 20}{LEAK}{' Some more words at the end.' * 20}"
+    source = tmp_path / "texts.jsonl"
+    source.write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, leaking]), encoding="utf-8"
+    )
+    settings = ContaminationSettings(
+        sets=(EvaluationSet(files=(str(tmp_path / "eval.jsonl"),), columns=("question",)),),
+        action=action,
+        margin=0,
+    )
+    corpus = Corpus(
+        build(
+            CorpusConfig(sources=(str(source),), valid_fraction=0.0, contamination=settings),
+            tmp_path / "corpus",
+        )
+    )
+    found = [json.loads(line) for line in (corpus.artifact.path / FOUND).read_text().splitlines()]
+    assert [(row["item"], row["cover"]) for row in found] == [(0, 1.0)]
+    assert corpus.stored(found[0]["key"]).text == leaking
+    assert corpus.metrics["contaminated_documents"] == 1
+    left = texts(corpus)[len(TEXTS) :]
+    # the period is no word, so it stays
+    expected = {"report": [leaking], "drop": [], "cut": [leaking.replace(LEAK[:-1], "")]}[action]
+    assert left == expected

@@ -21,8 +21,10 @@ import numpy as np
 from gristmill import artifact
 from gristmill.artifact import Artifact
 from gristmill.config import to_dict
+from gristmill.corpus.contamination import ContaminationSettings
 from gristmill.corpus.decisions import Decisions, Reasons
 from gristmill.corpus.decode import newline_of
+from gristmill.corpus.decontaminate import decided_by, decontaminate
 from gristmill.corpus.deduplicate import DedupSettings, Units, exact_duplicates, near_duplicates
 from gristmill.corpus.documents import FORMAT as DOCUMENTS_FORMAT
 from gristmill.corpus.documents import KEPT_PROBLEMS, SKIP_HINT, TEXTS, ReadJob, outcome_of, read_unit
@@ -77,6 +79,8 @@ class CorpusConfig:
 
     rules: RuleSettings = dataclasses.field(default_factory=RuleSettings)
     """What of the documents is good enough; by default all."""
+    contamination: ContaminationSettings = dataclasses.field(default_factory=ContaminationSettings)
+    """Which evaluation sets must not be in the text."""
     scrub: ScrubSettings = dataclasses.field(default_factory=ScrubSettings)
     """Which personal data is replaced."""
     dedup: DedupSettings = dataclasses.field(default_factory=DedupSettings)
@@ -127,6 +131,7 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
     del settings["engine"]  # where it is done does not matter
     settings["inputs"] = _inputs(pieces)
     settings["scrub"] |= config.scrub.decided_by
+    settings["contamination"] |= {"contents": decided_by(config.contamination)}
     key = artifact.artifact_key(KIND, FORMAT_VERSION, settings, None, seed)
     existing = artifact.find(out, key)
     if existing is not None:
@@ -297,16 +302,23 @@ def _decide(
             decisions.drop(rule, verdicts.codes == code)
     if config.dedup.exact:
         decisions.drop_duplicates(Reasons.DUPLICATE, exact_duplicates(units, config.engine))
-    if config.dedup.near is not None:
+    if config.dedup.near:
         gone = np.sort(decisions.keys[~decisions.kept])
         near = near_duplicates(units, config.dedup, config.engine, gone)
         decisions.drop_duplicates(Reasons.NEAR_DUPLICATE, near)
     edits = Edits(units)
+
+    def texts(chosen: Sequence[int]) -> Iterator[tuple[int, str]]:
+        return _texts(units, chosen)
+
+    contaminated = 0
+    if config.contamination.sets:
+        contaminated = decontaminate(directory, config.contamination, decisions, edits, texts, config.engine)
     for kind, most in (("paragraph", config.dedup.paragraphs), ("line", config.dedup.lines)):
         if most is not None:
             cut_repeated(units, kind, most, decisions.kept, edits, config.engine)  # type: ignore[arg-type]
     if config.scrub.kinds:
-        scrub(units, config.scrub, decisions.kept, edits, lambda chosen: _texts(units, chosen), config.engine)
+        scrub(units, config.scrub, decisions.kept, edits, texts, config.engine)
     sizes = _sizes(decisions, edits)
     decisions.drop(Reasons.TOO_SHORT, sizes.characters < config.minimum_characters)
     places = np.flatnonzero(decisions.kept)
@@ -324,7 +336,8 @@ def _decide(
     decisions.write(directory)
     edits.write(directory)
     write_layout(directory, units, decisions.groups, cut)
-    return _metrics(ordered, decisions, edits, sizes, found, total, cut)
+    metrics = _metrics(ordered, decisions, edits, sizes, found, total, cut)
+    return metrics | ({"contaminated_documents": contaminated} if config.contamination.sets else {})
 
 
 class _Sizes(NamedTuple):

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -33,7 +33,7 @@ class DedupSettings:
 
     exact: bool = True
     """Drop documents that are the same."""
-    near: Annotated[float, Gt(0), Le(1)] | None = 0.9
+    near: Annotated[float, Gt(0), Le(1)] | Literal[False] = 0.9
     """Drop a document where one that stays has this share of it; near = false drops none of these."""
     paragraphs: Annotated[int, Ge(1)] | None = None
     """Cut a paragraph that stands in more documents than this, save where it is first; by default none."""
@@ -100,7 +100,7 @@ def near_duplicates(
 ) -> Duplicates:
     """Returns the documents of which one that stays has enough; `superfluous` (ascending) are left out beforehand."""
     labels, keys = _clusters(units, engine, superfluous)
-    if settings.near is None or not len(keys):
+    if not settings.near or not len(keys):
         empty = np.array([], dtype=np.int64)
         return Duplicates(empty, empty, np.array([]))
     members = _read_members(units, keys)

@@ -485,9 +485,8 @@ KEY_STARTS = re.compile(
 )
 """A cheap test of a token in bytes: what _KEYS begins with."""
 _TOKEN = re.compile(r"[\w.+/=-]*", re.ASCII)
-_BLOCK = re.compile(
-    r"-----BEGIN (?P<what>[A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?)-----[A-Za-z0-9+/=\s:,.()-]{16,7000}?-----END (?P=what)-----"
-)
+_BLOCK_BEGIN = re.compile(r"-----BEGIN (?P<what>[A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?)-----")
+_BLOCK_BODY = re.compile(r"[A-Za-z0-9+/=\s:,.()-]{16,}")
 
 
 def _entropy(text: str) -> float:
@@ -499,6 +498,16 @@ def _entropy(text: str) -> float:
 _WORDS = re.compile(r"[a-z]{3,}[_-][a-z]{3,}[_-][a-z]{3,}")
 
 
+def _block(window: str, place: int) -> Place:
+    begin = _BLOCK_BEGIN.match(window, max(0, window.rfind("-----BEGIN ", 0, place)))
+    if begin is None or begin.end() < place:
+        return None
+    last = f"-----END {begin['what']}-----"
+    end = window.find(last, begin.end())
+    body = _BLOCK_BODY.fullmatch(window, begin.end(), end) if end >= 0 else None
+    return (begin.start(), end + len(last)) if body else None
+
+
 def _key(window: str, place: int) -> Place:
     match = _KEYS.search(window, place, _TOKEN.match(window, place).end())  # type: ignore[union-attr]
     if match is None or _HIDDEN.search(match[0]) or _WORDS.search(match[0]) or _entropy(match[0]) < 3.2:
@@ -508,7 +517,7 @@ def _key(window: str, place: int) -> Place:
     return match.span()
 
 
-BLOCKS = (Rule("secret", "form", _around(_BLOCK, 40)),)
+BLOCKS = (Rule("secret", "form", _block),)
 TOKENS = (Rule("secret", "form", _key),)
 WIDE = re.compile(rb"\xef\xbc(?:[\x90-\x99]|\xa0|\x88[0+])")
 """A full-width digit, or @, or a bracket before an area's code."""

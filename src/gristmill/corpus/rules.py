@@ -31,8 +31,9 @@ MAP-NEO (its Chinese filter, Zhang et al. 2024, arXiv 2405.19327) and ChineseWeb
 
 All of them together keep 99.1 of 100 laws and as many chapters of novels. They are made for prose: of 100 classical
 poems gopher_quality drops 72, for two of eight frequent characters and for 50 characters, the others 3 to 9; of 100
-pages of technical documentation, half of which is code, 29 to 55. Spoiled laws and novels (repeated lines, menus,
-symbols, strings of keywords) they drop without exception; benchmarks/corpus_rules.py says how they were spoiled.
+pages of technical documentation, half of which is code, 29 to 55. Laws and novels that were wholly spoiled (repeated
+lines, menus, symbols, strings of keywords) they drop without exception, and those whose second half repeats itself or is
+a menu with them; half a text of symbols or keywords they keep. benchmarks/corpus_rules.py says how they were spoiled.
 """
 
 import dataclasses
