@@ -207,6 +207,7 @@ def test_spans_lie_in_the_text_in_their_order_without_overlaps(text: str) -> Non
 
 
 @hypothesis.given(st.lists(_TEXTS, max_size=4))
+@hypothesis.example(["\U00010000A123006789"])
 def test_spans_in_bytes_lie_on_the_borders_of_characters(texts: list[str]) -> None:
     found = spans_of_buffer(*packed(texts), tuple(KINDS))
     for document, start, end in zip(found.documents, found.starts, found.ends, strict=True):

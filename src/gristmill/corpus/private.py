@@ -577,6 +577,10 @@ def _try(
     chunk: bytes, place: int, group: _Group, first: int, last: int
 ) -> Iterator[tuple[rules.Rule, int, int]]:
     """Yields what the rules of a group find at a place, in bytes; `first` and `last` are the borders of the text."""
+    if (
+        chunk[place] & 0xC0 == 0x80
+    ):  # within a character: where a province's sign would begin, something longer stands
+        return
     start, end = max(first, place - group.before), min(last, place + group.after)
     head, tail = chunk[start:place].decode("utf-8", "ignore"), chunk[place:end].decode("utf-8", "ignore")
     if not tail:

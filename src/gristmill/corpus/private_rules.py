@@ -505,7 +505,7 @@ def _block(window: str, place: int) -> Place:
     last = f"-----END {begin['what']}-----"
     end = window.find(last, begin.end())
     body = _BLOCK_BODY.fullmatch(window, begin.end(), end) if end >= 0 else None
-    return (begin.start(), end + len(last)) if body else None
+    return (begin.start(), end + len(last)) if body and "-----BEGIN" not in body[0] else None
 
 
 def _key(window: str, place: int) -> Place:
