@@ -5,8 +5,10 @@
 Planted values are made here from a seed by the published rules of their kind, in the forms in which people write them,
 and put between two sentences of real documents, half of them behind a word that announces them. Decoys are values of
 the same shape with a wrong check digit, and the numbers that texts are full of: ISBNs, order numbers, times, versions.
-Where Faker and phonenumbers are installed their values are planted too. Those are the figures to trust: the other values
-and the rules have one author, who has seen what Faker's did to the rules, but not chosen the forms of phonenumbers.
+Where Faker and phonenumbers are installed their values are planted too. The other values and the rules have one author, so
+their recall says only that nothing broke. Those of Faker and phonenumbers say more, but are no held-out test either: rules
+were changed after looking at what was missed of Faker's values, and of phonenumbers' national forms (0.21 found alone and
+0.79 behind a word before that). Only its numbers with a country's code were not looked at.
 
 What is found in texts without planted values has been looked at by hand (REVIEWED), up to 100 finds of a kind.
 """
