@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gristmill import compare as comparing
-from gristmill.artifact import exclusive, open_artifact
+from gristmill.artifact import Artifact, exclusive, open_artifact
 from gristmill.cli.compare_ import _table
 from gristmill.compare import (
     Comparison,
@@ -47,6 +47,10 @@ class Notes(Quiet):
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.made: list[str] = []
+
+    def done(self, name: str, artifact: Artifact, *, again: bool) -> None:
+        self.made.append(name)
 
     def say(self, message: str) -> None:
         self.said.append(message)
@@ -63,6 +67,7 @@ def test_a_comparison_runs_is_not_done_twice_and_does_only_what_is_missing(tmp_p
         figures = row["figures"]
         assert abs(figures["parameters"]["mean"] - 180_000) < 0.02 * 180_000
         assert len(figures["own loss, nats per predicted token"]["values"]) == 2
+        assert min(figures["CPU seconds"]["values"]) > 0
         assert len(set(figures["own loss, nats per predicted token"]["values"])) == 2  # seeds differ
     assert facts["conditions"]["jobs"] == [2]
     assert len(facts["conditions"]["precision"]) == 1  # decided once, for all
@@ -72,6 +77,8 @@ def test_a_comparison_runs_is_not_done_twice_and_does_only_what_is_missing(tmp_p
     again = compare(table, tmp_path, notes, jobs=2)
     assert again.manifest.content_hash == first.manifest.content_hash
     assert notes.said == ["4 of 4 are there already"]
+    # each once, but shards of two kinds: for an encoder and for a decoder
+    assert notes.made == ["corpus", "tokenizer", "shards", "shards"]
 
     notes = Notes()
     table["compare"]["seeds"] = 3
@@ -329,9 +336,9 @@ def test_as_many_runs_at_a_time_as_there_is_memory_for(monkeypatch):
 
 def test_precision_is_decided_once_and_the_same_command_decides_the_same(tmp_path, monkeypatch):
     _, _, recipes = open_comparison(read_toml(TINY))
-    monkeypatch.setattr(comparing, "_precision", lambda device: "bfloat16")
+    monkeypatch.setattr(comparing, "has_bfloat16_units", lambda device: True)
     first = comparing._with_one_precision(recipes, tmp_path, Quiet())
-    monkeypatch.setattr(comparing, "_precision", lambda device: "float32")
+    monkeypatch.setattr(comparing, "has_bfloat16_units", lambda device: False)
     again = comparing._with_one_precision(recipes, tmp_path, Quiet())
     assert {r.pretrain.precision for r in [*first.values(), *again.values()]} == {"bfloat16"}
 
@@ -351,7 +358,7 @@ def test_operations_are_those_of_weights_that_are_multiplied_and_of_what_positio
     table["compare"] = {"candidates": {"a": {"pretrain": {"objective": objective}}}}
     _, _, recipes = open_comparison(table)
     recipe = recipes["a"]
-    stages = comparing._shared_stages(recipe, tmp_path, Quiet())
+    stages = comparing._shared_stages(recipe, tmp_path, {}, Quiet())
     config = config_of(recipe.model, recipe.pretrain, stages["shards"].manifest.metrics["vocab_size"])
     batch, tokens = first_batch(recipe, stages, config)
     weights = {n: p for n, p in make_model(config).named_parameters() if p.dim() == 2}
@@ -408,7 +415,7 @@ def measured(value: float, way: str = "left to right", loss: float = 2.0, **chan
     return {
         "pairs": {f"suite, {way}": {"accuracy": value, "by_length_alone": 0.5, "protocol": way}}, "probe": None,
         "held_out": {way: 2 - value}, "curve": [], "parameters": 10, "tokens": 100, "flops": 1e9,
-        "training_seconds": 1.0, "memory_peak_bytes": 5, "is_loss_comparable": True,
+        "training_seconds": 1.0, "cpu_seconds": 2.0, "memory_peak_bytes": 5, "is_loss_comparable": True,
         "conditions": {"jobs": 2, "threads": 1, "precision": "float32"},
         "validation": {"nats_per_token": loss, "bits_per_byte": loss / 2}, **changes,
     }  # fmt: skip

@@ -299,19 +299,12 @@ def objectives(table: dict[str, Any]) -> str:
     )
 
 
-def compared(_: bool) -> str:
-    from gristmill.report.comparison import explanation, summary
+@of("compare_objectives")
+def compared(table: dict[str, Any]) -> str:
+    from gristmill.report.comparison import SHORT, explanation, summary
 
-    table = result("compare_objectives")
-    if table is None:
-        return "not measured yet"
     heads, rows = summary(table)
-    heads = [
-        head.removeprefix("pairs ")
-        .replace("training seconds", "training")
-        .replace("peak memory, bytes", "memory")
-        for head in heads
-    ]
+    heads = [SHORT.get(head, head).removeprefix("pairs ") for head in heads]
     costs = {row["name"]: row["figures"] for row in table["rows"]}
     for row in rows:
         cost = costs[row[0]]

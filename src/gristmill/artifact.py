@@ -29,6 +29,7 @@ __all__ = [
     "Draft",
     "Manifest",
     "artifact_key",
+    "cpu_seconds",
     "disk_errors",
     "draft",
     "exclusive",
@@ -161,7 +162,7 @@ def draft(
             partial.mkdir(parents=True)
             write_text(key_file, key)
         (partial / MANIFEST).unlink(missing_ok=True)
-    started, cpu_started = time.monotonic(), _cpu_seconds()
+    started, cpu_started = time.monotonic(), cpu_seconds()
     work = Draft(path=partial, key=key, resumed=resumed, metrics={}, cost={})
     with disk_errors(path):
         try:
@@ -172,7 +173,7 @@ def draft(
             raise
         for name, spent in (
             ("elapsed_seconds", time.monotonic() - started),
-            ("cpu_seconds", _cpu_seconds() - cpu_started),
+            ("cpu_seconds", cpu_seconds() - cpu_started),
         ):
             work.cost[name] = round(work.cost.get(name, 0.0) + spent, 3)
         for leftover in partial.rglob(".*.tmp"):  # of write_text, where an earlier attempt was killed
@@ -445,7 +446,8 @@ def _hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Returns what this process and its finished children have computed, in seconds of one core."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

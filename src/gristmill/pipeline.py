@@ -29,7 +29,7 @@ from gristmill.evaluate.likelihood import figures
 from gristmill.generate import Loaded, SamplingSettings, complete, load_run, prepare
 from gristmill.generate.infilling import GAP, split_at_gaps
 from gristmill.model.config import FAMILY_OF_KIND, ModelConfig, ModelSettings, resolve
-from gristmill.model.count import parameter_counts, training_bytes, training_flops_per_token
+from gristmill.model.count import parameter_counts
 from gristmill.report import build_report
 from gristmill.tokenizer import Tokenizer, TokenizerConfig
 from gristmill.tokenizer import train as train_tokenizer
@@ -37,7 +37,13 @@ from gristmill.tokenizer.fast import encoder
 from gristmill.tokenizer.framing import document_frame, frame
 from gristmill.train.hardware import describe_machine, matmul_peak
 from gristmill.train.schedule import parse_budget
-from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
+from gristmill.train.settings import (
+    PretrainSettings,
+    default_objective,
+    flops_of_token,
+    memory_of,
+    resolve_batch,
+)
 from gristmill.train.trainer import Hook, Trainer, pick_device
 from gristmill.train.validate import score_documents
 
@@ -222,13 +228,7 @@ def check_recipe(recipe: Recipe, directory: Path) -> None:
         )
     if recipe.corpus.valid_fraction == 0:
         raise InputError("there is no validation text", "set corpus.valid_fraction above 0")
-    _, micro = resolve_batch(settings, config)
-    needed = training_bytes(
-        config,
-        micro_tokens=micro * settings.row_tokens,
-        bfloat16=settings.precision != "float32",
-        positions=settings.objective.positions_per_token,
-    )
+    needed = memory_of(settings, config)
     memory = describe_machine().get("memory_bytes")
     if device.type == "cpu" and memory and needed > 0.95 * memory:
         raise InputError(
@@ -307,7 +307,7 @@ def pretrain(
         _copy_tokenizer(tokenizer, work.path / "tokenizer")
         validation = figures(trained.validation, seed=seed)["overall"]
         work.metrics.update({**trained.metrics, "validation": validation})
-        work.cost["elapsed_seconds"] = trained.metrics["earlier_seconds"]
+        work.cost.update(trained.earlier)
     return open_artifact(out, "checkpoint", verify=False)
 
 
@@ -377,11 +377,7 @@ def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
     rows, micro = resolve_batch(settings, config)
     batch_tokens = rows * settings.row_tokens
     counts = parameter_counts(config)
-    assert settings.objective is not None  # settled
-    positions = settings.objective.positions_per_token
-    flops_per_token = training_flops_per_token(
-        config, settings.row_tokens, scored=settings.objective.scored_share, positions=positions
-    )
+    flops_per_token = flops_of_token(settings, config)
     peak = matmul_peak(pick_device(settings.device))
     best = max(peak.float32, peak.bfloat16) if settings.precision != "float32" else peak.float32
     speed = TYPICAL_UTILISATION * best / flops_per_token
@@ -401,12 +397,7 @@ def explain(recipe: Recipe, directory: Path) -> dict[str, Any]:
         "train_tokens": train_tokens,
         "flops_per_token": flops_per_token,
         "peak_flops": dataclasses.asdict(peak),
-        "memory_bytes": training_bytes(
-            config,
-            micro_tokens=micro * settings.row_tokens,
-            bfloat16=settings.precision != "float32",
-            positions=positions,
-        ),
+        "memory_bytes": memory_of(settings, config),
         "predicted": {
             "utilisation": TYPICAL_UTILISATION,
             "tokens_per_second": round(speed),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.cli.verbs import run_verb, written
 from tests.conftest import REPOSITORY
 
 from gristmill.artifact import open_artifact
@@ -55,25 +56,15 @@ LONG = "and God saw that it was good " * 40
 LONG_GAPPED = f"{LONG}___"
 
 
-def gristmill(capsys, *arguments: str | Path) -> tuple[int, str, str]:
-    """Runs a verb in this process, and returns its exit status and what it printed on stdout and stderr."""
-    capsys.readouterr()  # what a fixture printed
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return int(ended.value.code or 0), out, err
-
-
 def done(capsys, *arguments: str | Path) -> str:
-    status, out, err = gristmill(capsys, *arguments)
+    status, out, err = run_verb(capsys, *arguments)
     assert status == 0, err
     return out
 
 
 def refused(capsys, *arguments: str | Path) -> tuple[str, str]:
     """Runs a verb that has to refuse, and returns its error and its hint."""
-    status, out, err = gristmill(capsys, *arguments)
+    status, out, err = run_verb(capsys, *arguments)
     assert (status, out) == (2, ""), err
     error, _, hint = err.partition("\nhint: ")
     assert error.rpartition("error: ")[1], err
@@ -84,11 +75,20 @@ def with_sets(changes: list[str]) -> list[str]:
     return [part for change in changes for part in ("--set", change)]
 
 
+def import_without(capsys, token: str, exported: Path, folder: Path) -> None:
+    """Imports what was exported as folder/"back", its tokenizer without one of its special tokens."""
+    source = folder / "theirs"
+    shutil.copytree(exported, source)
+    path = source / "tokenizer_config.json"
+    stated = json.loads(path.read_text())
+    stated.pop(token)
+    path.write_text(json.dumps(stated))
+    done(capsys, "import", source, "--out", folder / "back")
+
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(TINY.format(texts=(REPOSITORY / "recipes" / "texts").as_posix()), encoding="utf-8")
-    return path
+    return written(TINY, tmp_path_factory.mktemp("recipe"))
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +244,7 @@ def test_what_is_exported_comes_back_and_is_asked_as_before(name, trained, expor
 
 
 def test_an_encoder_decoder_without_bos_is_used_as_t5_is(exported, tmp_path, capsys):
-    source = tmp_path / "theirs"
-    shutil.copytree(exported("encoder-decoder"), source)
-    path = source / "tokenizer_config.json"
-    stated = json.loads(path.read_text())
-    stated.pop("bos_token")
-    path.write_text(json.dumps(stated))
-    done(capsys, "import", source, "--out", tmp_path / "back")
+    import_without(capsys, "bos_token", exported("encoder-decoder"), tmp_path)
     (tmp_path / "psalm.txt").write_text("The LORD is my shepherd; I shall not want.\n" * 20, encoding="utf-8")
     found = json.loads(done(capsys, "evaluate", tmp_path / "back", tmp_path / "psalm.txt", "--json"))
     assert found["objective"] == "spans"
@@ -470,13 +464,7 @@ def test_a_recipe_whose_tokenizer_lacks_a_token(changes, token, tmp_path, recipe
 
 
 def test_an_imported_encoder_whose_tokenizer_has_no_mask(exported, tmp_path, capsys):
-    source = tmp_path / "theirs"
-    shutil.copytree(exported("encoder"), source)
-    path = source / "tokenizer_config.json"
-    stated = json.loads(path.read_text())
-    stated.pop("mask_token")
-    path.write_text(json.dumps(stated))
-    done(capsys, "import", source, "--out", tmp_path / "back")
+    import_without(capsys, "mask_token", exported("encoder"), tmp_path)
     for verb, text in (("fill", GAPPED), ("score", WHOLE)):
         error, hint = refused(capsys, verb, tmp_path / "back", text)
         assert 'the tokenizer has no "mask" token' in error
@@ -566,7 +554,7 @@ def test_rows_past_the_position_limit(recipe, trained, tmp_path, capsys):
 def test_a_prompt_past_the_position_limit_is_refused_before_training(name, recipe, tmp_path, capsys):
     out = tmp_path / "run"
     prompts = f"samples.prompts={json.dumps([GAPPED, LONG_GAPPED])}"
-    status, printed, err = gristmill(capsys, "run", recipe, "--out", out, *with_sets([*MADE[name], prompts]))
+    status, printed, err = run_verb(capsys, "run", recipe, "--out", out, *with_sets([*MADE[name], prompts]))
     assert (status, printed) == (2, "")
     assert "prompt 2 of samples.prompts has " in err
     assert "the model handles 64" in err

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.conftest import REPOSITORY
+from tests.cli.verbs import run_verb, written
 
 from gristmill.artifact import open_artifact
 from gristmill.cli import main
@@ -47,19 +47,14 @@ max_new_tokens = 12
 
 def call(capsys, *arguments: str | Path, status: int = 0) -> tuple[str, str]:
     """Runs a verb in this process and returns what it printed on stdout and stderr."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert ended.value.code == status, err
-    assert "Traceback" not in err
+    code, out, err = run_verb(capsys, *arguments)
+    assert code == status, err
     return out, err
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(TINY.format(texts=(REPOSITORY / "recipes" / "texts").as_posix()), encoding="utf-8")
-    return path
+    return written(TINY, tmp_path_factory.mktemp("recipe"))
 
 
 @pytest.fixture(scope="module")

@@ -243,7 +243,7 @@ def test_a_machine_that_stands_still_for_a_moment_does_not_decide_the_precision(
 
     times = iter(timed)
     monkeypatch.setattr(trainer, "median_seconds", lambda *_: next(times))
-    monkeypatch.setattr(trainer, "has_bfloat16_units", lambda _: True)
+    monkeypatch.setattr(trainer, "has_bfloat16_units", lambda *_: True)
     made = tiny_trainer(tmp_path / "m", budget="2 steps", precision="auto", micro_batch_tokens=128)
     made.run()
     assert made.decisions["precision"] == chosen
@@ -353,8 +353,36 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_stands(tmp_path, monkeyp
     assert newest.name == "step-00000003"
     assert damaged == []
     monkeypatch.undo()
-    again = tiny_trainer(tmp_path / "m", budget="20 steps", validations=1)
-    assert again.run().metrics["resumed"] == 1
+    _, facts = state.read_checkpoint(newest)
+    again = tiny_trainer(tmp_path / "m", budget="20 steps", validations=1).run()
+    assert again.metrics["resumed"] == 1
+    # what the attempt that died has cost is not forgotten
+    assert again.earlier == {name: facts[name] for name in ("elapsed_seconds", "cpu_seconds")}
+    assert min(again.earlier.values()) > 0
+
+
+def test_a_checkpoint_without_cpu_seconds_is_resumed(tmp_path):
+    """As versions wrote them that did not count those."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 8:
+            raise StopError
+
+    settings = {"budget": "12 steps", "checkpoint_seconds": 1e-6, "validations": 1}
+    trainer = tiny_trainer(tmp_path / "m", hooks=(stop,), **settings)
+    with pytest.raises(StopError):
+        trainer.run()
+    for path in trainer.checkpoints.glob("step-*/state.json"):
+        facts = json.loads(path.read_text())
+        del facts["cpu_seconds"]
+        path.write_text(json.dumps(facts))
+    again = tiny_trainer(tmp_path / "m", **settings).run()
+    assert (again.metrics["steps"], again.metrics["resumed"]) == (12, 1)
+    assert again.earlier["cpu_seconds"] == 0.0
+    assert again.earlier["elapsed_seconds"] > 0
 
 
 def test_a_resumed_run_follows_corrections_that_its_own_clock_would_not_have_made(tmp_path):

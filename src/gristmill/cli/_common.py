@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "console",
     "json_option",
+    "next_for",
     "open_recipe",
     "print_json",
     "read_lines",
@@ -46,6 +47,20 @@ def recipe_options(function: F) -> F:
         "--out", type=click.Path(path_type=Path), help="Directory of the run; by default runs/NAME."
     )
     return click.argument("recipe", type=click.Path(path_type=Path))(out(set_option(json_option(function))))
+
+
+def next_for(directory: Path, checkpoint: Path) -> str:
+    """Returns the command to try next with the model of a directory, whose checkpoint is given: what its kind can."""
+    from gristmill.artifact import open_artifact
+    from gristmill.evaluate.scoring import can_fill, objective_of
+    from gristmill.model.checkpoint import load_config
+
+    config = load_config(checkpoint)
+    if config.kind == "decoder":
+        return f'gristmill generate {directory} "Once upon a time"'
+    if can_fill(objective_of(open_artifact(checkpoint, verify=False).manifest.config), config):
+        return f'gristmill fill {directory} "Once upon a ___"'
+    return f'gristmill embed {directory} "Once upon a time"'
 
 
 def open_recipe(

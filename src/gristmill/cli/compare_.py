@@ -14,14 +14,6 @@ __all__ = ["command"]
 WIDTH = 120
 """Columns of a table that is not shown in a terminal."""
 
-SHORT = {
-    "own loss, nats per predicted token": "own loss, nats/token",
-    "own loss, bits per predicted byte": "own loss, bits/byte",
-    "training seconds": "training",
-    "peak memory, bytes": "memory",
-}
-"""What a terminal has room for."""
-
 
 @click.command()
 @click.option(
@@ -70,10 +62,10 @@ def command(
 
 def _table(facts: dict[str, Any], width: int) -> list[str]:
     """The one table as lines; columns that a terminal has no room for follow below, the candidates named again."""
-    from gristmill.report.comparison import explanation, summary
+    from gristmill.report.comparison import SHORT, explanation, summary
 
     heads, rows = summary(facts)
-    titles = [_lines(head) for head in heads]
+    titles = [_lines(SHORT.get(head, head)) for head in heads]
     cells = list(zip(*rows, strict=True))
     sizes = [max(map(cell_len, (*title, *column))) for title, column in zip(titles, cells, strict=True)]
     bands: list[list[int]] = [[]]
@@ -100,7 +92,7 @@ def _line(row: list[str], sizes: list[int], band: list[int]) -> str:
 
 def _lines(head: str) -> list[str]:
     """A head in lines that are hardly wider than the figures below it."""
-    return [line for part in SHORT.get(head, head).split(", ") for line in textwrap.wrap(part, 22)]
+    return [line for part in head.split(", ") for line in textwrap.wrap(part, 22)]
 
 
 def cell_len(text: str) -> int:

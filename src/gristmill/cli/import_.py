@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gristmill.cli._common import json_option, print_json
+from gristmill.cli._common import json_option, next_for, print_json
 
 
 @click.command("import")
@@ -29,9 +29,7 @@ def command(source: Path, out: Path, tokenizer: Path | None, force: bool, as_jso
 
     Next: `gristmill generate runs/stories "Once upon a time"`.
     """
-    from gristmill.evaluate.scoring import can_fill
     from gristmill.generate.portable import import_model
-    from gristmill.model.checkpoint import load_config
 
     artifact = import_model(source, out, tokenizer=tokenizer, force=force)
     if as_json:
@@ -41,9 +39,4 @@ def command(source: Path, out: Path, tokenizer: Path | None, force: bool, as_jso
     click.echo(
         f"wrote {out}: {model['family']}, {model['layers']} layers, {artifact.manifest.metrics['parameters']:,} parameters"
     )
-    if model["kind"] == "decoder":
-        click.echo(f'next: gristmill generate {out} "Once upon a time"')
-    elif can_fill(None, load_config(out)):
-        click.echo(f'next: gristmill fill {out} "Once upon a ___"')
-    else:
-        click.echo(f'next: gristmill embed {out} "Once upon a time"')
+    click.echo(f"next: {next_for(out, out)}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gristmill.cli._common import open_recipe, print_json, recipe_options
+from gristmill.cli._common import next_for, open_recipe, print_json, recipe_options
 
 __all__ = ["command"]
 
@@ -22,15 +22,12 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
     """
     from gristmill.artifact import open_artifact
     from gristmill.cli._listener import Console
-    from gristmill.evaluate.scoring import can_fill, objective_of
-    from gristmill.model.checkpoint import load_config
     from gristmill.pipeline import run
 
     resolved, directory, words = open_recipe("pretrain", recipe, out, overrides)
     with Console() as console:
         run(resolved, directory, console, command=words, until="model")
-    manifest = open_artifact(directory / "model", verify=False).manifest
-    metrics = manifest.metrics
+    metrics = open_artifact(directory / "model", verify=False).manifest.metrics
     if as_json:
         print_json({"run": str(directory), **metrics})
         return
@@ -38,10 +35,4 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
     click.echo(
         f"validation: {validation['nats_per_token']:.4f} nats per token, {validation['bits_per_byte']:.4f} bits per byte"
     )
-    config = load_config(directory / "model")
-    if config.kind == "decoder":
-        click.echo(f'next: gristmill generate {directory} "Once upon a time"')
-    elif can_fill(objective_of(manifest.config), config):
-        click.echo(f'next: gristmill fill {directory} "Once upon a ___"')
-    else:
-        click.echo(f'next: gristmill embed {directory} "Once upon a time"')
+    click.echo(f"next: {next_for(directory, directory / 'model')}")

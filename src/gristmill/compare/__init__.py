@@ -29,10 +29,9 @@ from gristmill.compare.equal import flops_per_token as _flops_per_token
 from gristmill.compare.settings import Comparison, check_lengths, digest, named, open_comparison
 from gristmill.config import to_dict
 from gristmill.model.config import resolve
-from gristmill.model.count import training_bytes
 from gristmill.pipeline import Listener, Recipe
-from gristmill.train.hardware import describe_machine, matmul_peak
-from gristmill.train.settings import resolve_batch
+from gristmill.train.hardware import describe_machine, has_bfloat16_units
+from gristmill.train.settings import memory_of
 from gristmill.train.trainer import pick_device
 
 __all__ = ["Comparison", "compare", "fit_parameters", "held_out_texts", "open_comparison", "summarise"]
@@ -61,7 +60,8 @@ def compare(
         with named(name):
             pipeline.check_recipe(recipe, directory)
     with exclusive(directory):
-        shared = {name: _shared_stages(recipe, directory, listener) for name, recipe in recipes.items()}
+        made: dict[Path, Artifact] = {}
+        shared = {name: _shared_stages(recipe, directory, made, listener) for name, recipe in recipes.items()}
         sizes = {name: stages["shards"].manifest.metrics["vocab_size"] for name, stages in shared.items()}
         recipes = with_equal_parameters(recipes, comparison, sizes)
         check_lengths(recipes, comparison, shared)
@@ -90,8 +90,13 @@ def compare(
 # --- what is done or decided once for all ---------------------------------------------------------------------------
 
 
-def _shared_stages(recipe: Recipe, directory: Path, listener: Listener) -> dict[str, Artifact]:
-    """Corpus, tokenizer and shards of a candidate, in a directory that equal settings share."""
+def _shared_stages(
+    recipe: Recipe, directory: Path, made: dict[Path, Artifact], listener: Listener
+) -> dict[str, Artifact]:
+    """Corpus, tokenizer and shards of a candidate, in a directory that equal settings share.
+
+    `made` is what the candidates before this one had made; what is among it is not looked at, nor told of, again.
+    """
     kind = resolve(recipe.model, vocab_size=4096, row_tokens=recipe.pretrain.row_tokens).kind
     settings = {"corpus": to_dict(recipe.corpus), "tokenizer": to_dict(recipe.tokenizer), "seed": recipe.seed}
     home = directory / "shared" / digest(settings)
@@ -101,10 +106,12 @@ def _shared_stages(recipe: Recipe, directory: Path, listener: Listener) -> dict[
         path = home / (
             f"shards-{'encoder' if kind == 'encoder' else 'decoder'}" if name == "shards" else name
         )
-        before = (path / "manifest.json").is_file()
-        listener.stage(name, path)
-        stages[name] = pipeline.run_stage(name, recipe, path, stages, listener)
-        listener.done(name, stages[name], again=not before)
+        if path not in made:
+            before = (path / "manifest.json").is_file()
+            listener.stage(name, path)
+            made[path] = pipeline.run_stage(name, recipe, path, stages, listener)
+            listener.done(name, made[path], again=not before)
+        stages[name] = made[path]
     return stages
 
 
@@ -137,7 +144,7 @@ def _with_one_precision(
         if settings.precision == "auto":
             device = pick_device(settings.device)
             if device.type not in decided:
-                decided[device.type] = _precision(device)
+                decided[device.type] = "bfloat16" if has_bfloat16_units(device) else "float32"
                 listener.say(f"precision on {device.type}: {decided[device.type]}, for all")
             settings = dataclasses.replace(settings, precision=decided[device.type])  # type: ignore[arg-type]
         result[name] = dataclasses.replace(recipe, pretrain=settings)
@@ -146,27 +153,14 @@ def _with_one_precision(
     return result
 
 
-def _precision(device: torch.device) -> str:
-    """Returns bfloat16 where the processor has units for it, and products in it are not emulated."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    peak = matmul_peak(device, 0.15)
-    return "bfloat16" if peak.bfloat16 > 1.2 * peak.float32 else "float32"
-
-
 def _places(recipes: Mapping[str, Recipe], sizes: Mapping[str, int]) -> int:
     """How many runs fit beside each other: one for each GPU, or for each core as far as there is memory."""
     if _gpus(recipes.values()):
         return torch.cuda.device_count()
     memory, most = describe_machine()["memory_bytes"], 0
     for name, recipe in recipes.items():
-        settings = recipe.pretrain
-        config = pipeline.config_of(recipe.model, settings, sizes[name])
-        _, micro = resolve_batch(settings, config)
-        needed = training_bytes(
-            config, micro_tokens=micro * settings.row_tokens, bfloat16=settings.precision != "float32"
-        )
-        most = max(most, needed + PROCESS_BYTES)
+        config = pipeline.config_of(recipe.model, recipe.pretrain, sizes[name])
+        most = max(most, memory_of(recipe.pretrain, config) + PROCESS_BYTES)
     return _cores() if memory is None else max(1, min(_cores(), int(0.9 * memory // most)))
 
 

@@ -18,7 +18,7 @@ from gristmill.train.trainer import pick_device
 
 __all__ = ["summarise", "write_comparison"]
 
-COMPARISON_FORMAT = 1
+COMPARISON_FORMAT = 2
 KINDS = ("pairs", "probe", "held out", "own loss", "cost")
 
 
@@ -40,6 +40,10 @@ def write_comparison(name: str, comparison: Comparison, cells: list[Cell], direc
         cell: json.loads((artifact.path / MEASUREMENT).read_text(encoding="utf-8"))
         for cell, artifact in measured.items()
     }
+    # runs beside each other are in each other's way: what they computed tells more than their clock
+    for cell in cells:
+        cost = open_artifact(cell.path / "model", verify=False).manifest.cost
+        figures[cell.name, cell.seed]["cpu_seconds"] = cost["cpu_seconds"]
     facts = summarise(name, comparison, figures, settings)
     facts["machine"] = describe_machine(pick_device(cells[0].recipe.pretrain.device))
     with draft(out, **parts) as work:
@@ -117,6 +121,7 @@ def _columns(metrics: Mapping[str, Any]) -> Iterator[_Column]:
     yield _Column("tokens", ("tokens",), "cost")
     yield _Column("operations", ("flops",), "cost")
     yield _Column("training seconds", ("training_seconds",), "cost")
+    yield _Column("CPU seconds", ("cpu_seconds",), "cost")
     yield _Column("peak memory, bytes", ("memory_peak_bytes",), "cost")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gristmill import pipeline
 from gristmill.artifact import Artifact
-from gristmill.compare.settings import Comparison, amount_of, model_config, settled_objective
+from gristmill.compare.settings import ROUNDING, Comparison, amount_of, model_config, settled_objective
 from gristmill.corpus.shards import Shards
 from gristmill.errors import InputError
 from gristmill.model import ops
@@ -62,7 +62,7 @@ def fit_parameters(recipe: Recipe, wanted: int, vocab_size: int, name: str) -> M
         middle = (low + high) // 2
         low, high = (low, middle) if count(middle) >= wanted else (middle + 1, high)
     best = min((max(low - 1, 1), low), key=lambda steps: abs(count(steps) - wanted))
-    if abs(count(best) - wanted) > 0.02 * wanted:
+    if abs(count(best) - wanted) > ROUNDING * wanted:
         raise InputError(
             f"candidate {name}: the nearest to compare.parameters = {wanted:,} is {count(best):,}",
             "set its model.depth or model.width so that layers take about what is left",
@@ -158,6 +158,5 @@ def _pairs_seen(B: int, T: int, S: int, mask: Tensor | None, spans: tuple[Tensor
         return int((spans[1] - spans[0]).clamp(min=0).sum())
     visible = mask.expand(B, 1, T, S)[:, 0]
     if spans is not None:
-        index = torch.arange(S, device=mask.device)
-        visible = visible & (index >= spans[0][..., None]) & (index < spans[1][..., None])
+        visible = visible & ops.within(spans, S)
     return int(visible.sum())

@@ -362,6 +362,14 @@ def attend(
     return _attend_plain(q, k, v, _Sight(mask, spans, bias), scale, shared)
 
 
+def within(
+    spans: tuple[Int32[Tensor, "B T"], Int32[Tensor, "B T"]], after: int, first: int = 0
+) -> Bool[Tensor, "B T S"]:
+    """Returns which of the keys from `first` to before `after` lie in each query's span."""
+    index = torch.arange(first, after, device=spans[0].device)
+    return (index >= spans[0][..., None]) & (index < spans[1][..., None])
+
+
 def _causal_spans(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     B, T, S = q.shape[0], q.shape[2], k.shape[2]
     last = torch.arange(S - T + 1, S + 1, dtype=torch.int32, device=q.device).expand(B, T)
@@ -418,10 +426,9 @@ def _added(sight: _Sight, T: int, dtype: torch.dtype, block: _Block) -> tuple[Te
     queries, keys = slice(block.q0, block.q1), slice(block.k0, block.k1)
     visible = None if mask is None else mask[:, :, queries, keys]
     if spans is not None:
-        first, last = (x[:, queries, None] for x in spans)
-        index = torch.arange(block.k0, block.k1, device=first.device)
-        within = ((index >= first) & (index < last))[:, None]
-        visible = within if visible is None else visible & within
+        first, last = (x[:, queries] for x in spans)
+        inside = within((first, last), block.k1, block.k0)[:, None]
+        visible = inside if visible is None else visible & inside
     assert visible is not None
     seen = visible.any(-1, keepdim=True)
     hidden = ~visible & seen  # a softmax over nothing is nan or uniform, as the device has it
@@ -492,7 +499,7 @@ class _Keys(NamedTuple):
         index = torch.arange(S, dtype=torch.int32)
         visible = mask[:, 0].expand(len(q), q.shape[2], S)
         if spans is not None:
-            visible = visible & (index >= spans[0][..., None]) & (index < spans[1][..., None])
+            visible = visible & within(spans, S)
         first = torch.where(visible, index, S).amin(-1)
         last = torch.where(visible, index + 1, 0).amax(-1)
         return cls(first, last, ~visible)

@@ -9,19 +9,28 @@ from gristmill.report.markup import Markup, join, tag
 from gristmill.report.page import document, masthead, section
 from gristmill.report.units import Number, bytes_text, duration, flop, plural, rounded_count
 
-__all__ = ["explanation", "mark", "render_comparison", "summary", "verdict"]
+__all__ = ["SHORT", "explanation", "mark", "render_comparison", "summary", "verdict"]
 
 SHOWN = {
     "parameters": rounded_count,
     "tokens": rounded_count,
     "operations": flop,
     "training seconds": duration,
+    "CPU seconds": duration,
     "peak memory, bytes": bytes_text,
 }
 """How a column that is no score is written; all others are numbers."""
 
 TESTED = ("pairs", "probe", "held out")
 """Kinds of columns in which any two candidates that have a figure can be compared."""
+
+SHORT = {
+    "own loss, nats per predicted token": "own loss, nats/token",
+    "own loss, bits per predicted byte": "own loss, bits/byte",
+    "training seconds": "training",
+    "peak memory, bytes": "memory",
+}
+"""Heads of columns where there is little room."""
 
 IN_SUMMARY = ("training seconds", "peak memory, bytes")
 """Of what it took, what stands in the one table."""

@@ -42,9 +42,14 @@ def matmul_peak(device: torch.device, seconds: float = 0.3) -> Peak:
     })  # fmt: skip
 
 
-def has_bfloat16_units(peak: Peak) -> bool:
-    """Returns whether this processor multiplies bfloat16 faster than float32: by its features, or as measured."""
-    return bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"}) or peak.bfloat16 >= 1.2 * peak.float32
+def has_bfloat16_units(device: torch.device, peak: Peak | None = None) -> bool:
+    """Returns whether a device multiplies bfloat16 faster than float32: by its features, or else as measured."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if _cpu_flags() & {"amx_bf16", "avx512_bf16"}:
+        return True
+    peak = peak or matmul_peak(device, 0.15)
+    return peak.bfloat16 >= 1.2 * peak.float32
 
 
 def _measure(dtype: torch.dtype, device: torch.device, seconds: float) -> float:

@@ -11,13 +11,20 @@ from gristmill.config import Part
 from gristmill.corpus.mix import Mix
 from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
-from gristmill.model.count import activation_bytes_per_token
+from gristmill.model.count import activation_bytes_per_token, training_bytes, training_flops_per_token
 from gristmill.objectives.base import Objective
 from gristmill.train.optimizer import OptimizerSettings
 from gristmill.train.optimizers.muon import Muon
 from gristmill.train.schedule import parse_budget
 
-__all__ = ["OBJECTIVE_OF_KIND", "PretrainSettings", "default_objective", "resolve_batch"]
+__all__ = [
+    "OBJECTIVE_OF_KIND",
+    "PretrainSettings",
+    "default_objective",
+    "flops_of_token",
+    "memory_of",
+    "resolve_batch",
+]
 
 ACTIVATION_BYTES = 600_000_000
 """What the activations of a micro-batch may take; beyond a few thousand tokens larger ones are hardly faster."""
@@ -93,6 +100,26 @@ def default_objective(kind: str) -> Objective:
     """Returns the objective that a kind of model is trained with where a recipe names none."""
     objective: Objective = plugins.load("objectives", OBJECTIVE_OF_KIND[kind])()
     return objective
+
+
+def memory_of(settings: PretrainSettings, config: ModelConfig) -> int:
+    """Returns an estimate of the bytes that training takes, with as many rows at a time as it would have."""
+    objective = settings.objective or default_objective(config.kind)
+    _, micro = resolve_batch(settings, config)
+    return training_bytes(
+        config,
+        micro_tokens=micro * settings.row_tokens,
+        bfloat16=settings.precision != "float32",
+        positions=objective.positions_per_token,
+    )
+
+
+def flops_of_token(settings: PretrainSettings, config: ModelConfig) -> int:
+    """Returns the operations of matrix products for each token of a row, forward and backward."""
+    objective = settings.objective or default_objective(config.kind)
+    return training_flops_per_token(
+        config, settings.row_tokens, scored=objective.scored_share, positions=objective.positions_per_token
+    )
 
 
 def resolve_batch(settings: PretrainSettings, config: ModelConfig) -> tuple[int, int]:

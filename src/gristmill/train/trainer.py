@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gristmill.artifact import SCRATCH, disk_errors, hash_file, write_json, write_text
+from gristmill.artifact import SCRATCH, cpu_seconds, disk_errors, hash_file, write_json, write_text
 from gristmill.augment.tokens import Noise
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError, RunError
@@ -28,7 +28,6 @@ from gristmill.model.base import Model, is_matrix
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import read_tensors, save_model, write_tensors
 from gristmill.model.config import ModelConfig
-from gristmill.model.count import training_flops_per_token
 from gristmill.model.native import kernels
 from gristmill.rng import derive
 from gristmill.train import state
@@ -43,7 +42,7 @@ from gristmill.train.hardware import (
 from gristmill.train.loader import Cursor, Loader, Step, schedule_of
 from gristmill.train.optimizer import Optimizer
 from gristmill.train.schedule import Budget, Plan, parse_budget
-from gristmill.train.settings import PretrainSettings, default_objective, resolve_batch
+from gristmill.train.settings import PretrainSettings, default_objective, flops_of_token, resolve_batch
 from gristmill.train.validate import DocumentScores, score_documents
 from gristmill.vocabulary import Vocabulary
 
@@ -89,6 +88,8 @@ class Trained:
 
     metrics: dict[str, Any]
     validation: DocumentScores
+    earlier: dict[str, float]
+    """What attempts that were interrupted have cost, as far as their checkpoints know."""
 
 
 @final
@@ -134,7 +135,8 @@ class Trainer:
         torch.set_num_threads(self.settings.threads or _cores())
         keep_memory()
         self._began = time.perf_counter()
-        self._earlier_seconds = 0.0
+        self._began_cpu = cpu_seconds()
+        self._earlier = {"elapsed_seconds": 0.0, "cpu_seconds": 0.0}
         self.loader = Loader(
             self.train_store,
             self.objective,
@@ -184,12 +186,7 @@ class Trainer:
         self.plan = self._plan_from(self.decisions) or self._first_plan()
         self._trim_curve()
         self._checkpointed_at = time.perf_counter()
-        self._flops_per_token = training_flops_per_token(
-            self.config,
-            self.settings.row_tokens,
-            scored=self.objective.scored_share,
-            positions=self.objective.positions_per_token,
-        )
+        self._flops_per_token = flops_of_token(self.settings, self.config)
 
     def _decide(self) -> dict[str, Any]:
         """Reads, or makes and writes down, what depends on the machine and the clock."""
@@ -243,24 +240,22 @@ class Trainer:
         """
         wanted = self.settings.precision
         candidates = ["float32", "bfloat16"] if wanted == "auto" else [wanted]
-        if self.device.type == "cuda" and wanted == "auto":
-            candidates = ["bfloat16"] if torch.cuda.is_bf16_supported() else ["float32"]
-        if wanted == "auto" and self.device.type == "cpu" and not has_bfloat16_units(peak):
+        if wanted == "auto" and not has_bfloat16_units(self.device, peak):
             candidates = ["float32"]  # bfloat16 would be emulated
+        elif wanted == "auto" and self.device.type == "cuda":
+            candidates = ["bfloat16"]
         whole = self.loader.step(Cursor(0, 0), 0, 1)
         part = dataclasses.replace(whole, batches=whole.batches[:1])
-        models = {name: self._new_model(getattr(torch, name)) for name in candidates}
-        seconds = {
-            name: median_seconds(lambda m=model: self._gradients(m, part), 1)
-            for name, model in models.items()
-        }
+
+        def timed(name: str) -> float:
+            model = self._new_model(getattr(torch, name))  # one at a time: memory counts
+            return median_seconds(lambda: self._gradients(model, part), 1) * len(whole.batches)
+
+        seconds = {name: timed(name) for name in candidates}
         for _ in range(2):
             if len(seconds) == 1 or seconds["bfloat16"] <= seconds["float32"]:
                 break
-            for name, model in models.items():
-                again = median_seconds(lambda m=model: self._gradients(m, part), 1)
-                seconds[name] = min(seconds[name], again)
-        seconds = {name: each * len(whole.batches) for name, each in seconds.items()}
+            seconds = {name: min(before, timed(name)) for name, before in seconds.items()}
         best = min(seconds, key=lambda name: seconds[name])
         if len(seconds) == 1:
             reason = (
@@ -299,7 +294,8 @@ class Trainer:
         if self.best is not None and not self._is_whole(self.best):
             self.say(f"the best weights, of step {self.best['step']:,}, are damaged and are not used")
             self.best = None
-        self._earlier_seconds = facts["elapsed_seconds"]
+        # checkpoints of before had no CPU seconds, and are resumed all the same
+        self._earlier = {name: facts.get(name, 0.0) for name in self._earlier}
         self._seconds_per_step = facts["seconds_per_step"]
         self._validation_seconds = facts["validation_seconds"]
         self.say(f"resuming at step {self.step:,}")
@@ -587,6 +583,7 @@ class Trainer:
             "best": self.best,
             "resumed": self.resumed,
             "elapsed_seconds": self._elapsed(),
+            "cpu_seconds": self._earlier["cpu_seconds"] + cpu_seconds() - self._began_cpu,
             "seconds_per_step": self._seconds_per_step,
             "validation_seconds": self._validation_seconds,
         }
@@ -661,7 +658,6 @@ class Trainer:
             "tokens": self.tokens,
             "epochs": round(self.tokens / max(1, int((np.diff(self.train_store.offsets) - 1).sum())), 3),
             "elapsed_seconds": round(elapsed, 3),
-            "earlier_seconds": round(self._earlier_seconds, 3),
             "tokens_per_second": round(self.tokens / elapsed, 1),
             "utilisation": round(self.tokens / elapsed * self._flops_per_token / self.peak.of(self.dtype), 4),
             "peak_flops": self.decisions["peak_flops"],
@@ -679,10 +675,10 @@ class Trainer:
         }
         if scores.parts_nats:
             metrics["validation_parts_nats"] = dict(scores.parts_nats)
-        return Trained(metrics=metrics, validation=scores)
+        return Trained(metrics=metrics, validation=scores, earlier=self._earlier)
 
     def _elapsed(self) -> float:
-        return self._earlier_seconds + time.perf_counter() - self._began
+        return self._earlier["elapsed_seconds"] + time.perf_counter() - self._began
 
 
 class _Averaged:
