@@ -178,7 +178,7 @@ def language(data: Path) -> list[dict]:
             few = [text[:2000] for text in sample[:300]]
             row[other] = round(sum(label(text) == right for text in few) / len(few), 4)
         row["scripts"] = (
-            {s: scripts.count(s) for s in ("simplified", "traditional", "both", "")}
+            {s: scripts.count(s) for s in ("simplified", "traditional", "both", "han")}
             if right == "zh"
             else None
         )

@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -208,7 +209,10 @@ def draft(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             gristmill_version=gristmill.__version__,
         )
-        write_json(partial / MANIFEST, dataclasses.asdict(manifest))
+        write_json(
+            partial / MANIFEST,
+            {field.name: getattr(manifest, field.name) for field in dataclasses.fields(manifest)},
+        )
         _replace_directory(partial, path)
         _tidy(path)  # last: until the rename the work can still be resumed
 
@@ -351,14 +355,21 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=2, allow_nan=False)
+    _write(
+        path, itertools.chain(encoder.iterencode(value), "\n")
+    )  # the manifest of a million files is 300 MB
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically: afterwards it has the old content or the new, never a part."""
+    _write(path, (text,))
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -121,14 +121,29 @@ def test_groups_are_those_of_equal_numbers_other_than_zero(tmp_path_factory, val
         })  # fmt: skip
         paths.append(folder / f"{i}.parquet")
         pyarrow.parquet.write_table(table, paths[-1])
-    found = []
-    for keys, counts in groups(paths, "hash", EngineSettings(workers=1), documents=len(values)):
-        found += [part.tolist() for part in np.split(keys, np.cumsum(counts)[:-1])]
+    found = listed(groups(paths, "hash", EngineSettings(workers=1), documents=len(values)))
     expected = {}
     for key, value in enumerate(values):
         if value:
             expected.setdefault(value, []).append(key)
     assert found == sorted(keys for keys in expected.values() if len(keys) > 1)
+
+
+def listed(parts):
+    return [
+        group.tolist() for keys, counts in parts for group in np.split(keys, np.cumsum(counts)[:-1]) if len(group)
+    ]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_daft_makes_the_same_groups(tmp_path, parts):
+    values = np.random.default_rng(0).integers(0, 300, 400).astype(np.uint64) << np.uint64(33)
+    keys = np.random.default_rng(1).permutation(400)
+    pyarrow.parquet.write_table(pyarrow.table({"key": keys, "hash": values}), tmp_path / "a.parquet")
+    files = [tmp_path / "a.parquet"]
+    ours = engine._by_sorting(files, "hash", parts)
+    theirs = engine._by_daft(files, "hash", EngineSettings(), parts)
+    assert sorted(map(sorted, listed(ours))) == sorted(map(sorted, listed(theirs)))
 
 
 def test_parts_of_bounded_size_have_the_same_groups(tmp_path, monkeypatch):

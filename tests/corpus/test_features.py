@@ -12,11 +12,14 @@ from gristmill.native import library
 needs_compiler = pytest.mark.skipif(library(module.SOURCE) is None, reason="this machine has no C compiler")
 PIECES = st.sampled_from([
     *"aAbB.,'’-–—:/=<>+*@_&#~%$· \n…“”」；[]{}0159的國国あกé!?。•()", "\n\n", "don't ", "it's ", "...", "http://a.b/c. ",
-    "[12]", "[edit]", "[citation needed]", "lorem ipsum ", "Javascript ", "use cookies ", "The ", "of ", "and ", "的", "是",
+    "[12]", "[edit]", "[citation needed]", "lorem ipsum ", "Javascript ", "use cookies ", "Terms of Use ", "privacy policy ", "The ", "of ", "and ", "的", "是",
     "\u0301", "\u200d", "\U0001f469", "\x00", "\u2028", "\ufeff", "क्षि", "ﬁ", "٣", "１２", "　",
 ])  # fmt: skip
+REPEATED = st.lists(st.sampled_from(["a ", "b ", "the ", "国", "\n", ". ", "......"]), max_size=120)
 TEXTS = st.one_of(
-    st.lists(PIECES, max_size=80).map("".join), st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+    st.lists(PIECES, max_size=80).map("".join),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+    REPEATED.map("".join),
 )
 
 
@@ -28,6 +31,8 @@ def of(text):
 @needs_compiler
 @given(st.lists(TEXTS, max_size=5))
 @example(["", " ", "\n", "a", "。"])
+@example([f"one two three {c * n}.\n" for c in "a国あ" for n in (998, 999, 1000, 1001)])
+@example(["one " + "国" * 9 + "a" * n + " three." for n in (998, 999, 1000)])
 @example(["The cat's hat.\nThe cat's hat.\n\nThe cat's hat.", "well-known facts… 3.14 §5"])
 def test_c_and_python_count_the_same(texts):
     found = features(texts)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gristmill.corpus.features import FEATURES, features
 from gristmill.corpus.language import language_of, languages_of, script_of
@@ -47,10 +49,19 @@ def test_language_of_a_text(text, language):
         (SIMPLIFIED, "simplified"),
         (TRADITIONAL, "traditional"),
         (SIMPLIFIED + TRADITIONAL, "both"),
-        ("人山人海", ""),
-        ("日本語の文章です。漢字とかなが交じる。", ""),
-        (ENGLISH, ""),
-        ("", ""),
+        ("人山人海", "han"),
+        (f"{SIMPLIFIED} {'word ' * 10}", "simplified"),  # mixed: which Chinese is there
+        (f"{SIMPLIFIED} {ENGLISH * 8}", "latin"),
+        ("日本語の文章です。漢字とかなが交じる。", "unspaced"),
+        ("สวัสดีชาวโลก", "unspaced"),
+        ("か", "unspaced"),
+        (ENGLISH, "latin"),
+        (GERMAN, "latin"),
+        ("Привет, мир, как дела", "other"),
+        ("Привет, мир: 世界和平", "other"),
+        ("안녕하세요", "other"),
+        ("123 456 --- 789", "none"),
+        ("", "none"),
     ],
 )
 def test_script_of_a_text(text, script):
@@ -60,8 +71,32 @@ def test_script_of_a_text(text, script):
 def test_many_texts_are_judged_one_by_one():
     texts = [ENGLISH, SIMPLIFIED, GERMAN, ""]
     assert languages_of(features(texts)) == [language_of(text) for text in texts]
+    figures = features(texts)
+    assert script_of(figures) == [script_of(features([text]))[0] for text in texts]
+    assert script_of(figures, languages_of(figures)) == script_of(figures)
     assert languages_of(np.empty((0, len(FEATURES)), dtype=np.int64)) == []
     assert script_of(np.empty((0, len(FEATURES)), dtype=np.int64)) == []
+
+
+SIGNS = st.text(alphabet="abc the 学学习習说說人的かなไทยпривет안녕 12.,。", max_size=30)
+
+
+@given(SIGNS)
+def test_a_text_has_a_script_of_its_letters_and_chinese_has_a_chinese_one(text):
+    figures = features([text])
+    (script,), (language,) = script_of(figures), languages_of(figures)
+    column = dict(zip(FEATURES, figures[0].tolist(), strict=True))
+    assert (script == "none") == (column["letters"] == 0)
+    if language in ("zh", "mixed"):
+        assert script in ("simplified", "traditional", "both", "han")
+    if script == "latin":
+        assert column["latin"]
+    if script in ("simplified", "both"):
+        assert column["simplified"]
+    if script in ("traditional", "both"):
+        assert column["traditional"]
+    if script == "han":
+        assert column["simplified"] == column["traditional"] == 0 < column["han"]
 
 
 def test_a_function_word_in_eight_makes_latin_script_english_and_borders_are_exact():

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from gristmill.corpus import near
 from gristmill.corpus.features import packed
-from gristmill.corpus.near import BANDS, LEAST_SHINGLES, SHINGLE, bands_of_buffer, cover, shingles
+from gristmill.corpus.near import (
+    BANDS,
+    LEAST_SHINGLES,
+    SHINGLE,
+    Lack,
+    bands_of_buffer,
+    cover,
+    lack,
+    shingles,
+    sorted_shingles,
+)
 from gristmill.native import library
 
 needs_compiler = pytest.mark.skipif(library(near.SOURCE) is None, reason="this machine has no C compiler")
@@ -52,6 +62,19 @@ def test_cover_is_the_share_of_units_that_stand_in_a_shared_shingle(has):
     for i, there in enumerate(has):
         units[i : i + SHINGLE] |= there
     assert cover(np.array(has, bool)) == (pytest.approx(units.mean()) if has else 0.0)
+
+
+@given(st.lists(st.integers(0, 30), max_size=60), st.lists(st.integers(0, 30), max_size=60))
+def test_what_another_text_lacks_is_the_same_in_c_and_in_python(one, two):
+    text, other = (np.array(values, dtype=np.uint32) for values in (one, two))
+    has = np.isin(text, other)
+    covered = np.zeros(len(has) + SHINGLE - 1 if len(has) else 0, bool)
+    for i in np.flatnonzero(has):
+        covered[i : i + SHINGLE] = True
+    gaps = "".join("x" if there else " " for there in covered).split("x")
+    expected = Lack(float(covered.mean()) if len(covered) else 0.0, max(map(len, gaps)))
+    assert lack(sorted_shingles(text), sorted_shingles(other)) == pytest.approx(expected)
+    assert near._lack(near._covered(has)) == pytest.approx(expected)
 
 
 def test_one_edited_word_costs_itself_and_not_its_neighbours():

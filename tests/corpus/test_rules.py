@@ -210,6 +210,25 @@ def test_languages_that_are_not_wanted_are_dropped_first():
     assert verdicts([GERMAN, LAW], RuleSettings(languages=("other",))) == ["", "language"]
 
 
+def test_scripts_that_are_not_wanted_are_dropped_after_languages():
+    traditional = (
+        "第一條　為了保護民事主體的合法權益，調整民事關係，維護社會和經濟秩序，適應時代發展要求，"
+        "根據憲法，制定本法。第二條　民事主體在民事活動中的法律地位一律平等，任何組織或者個人不得侵犯。\n"
+    )
+    wanted = RuleSettings(scripts=("simplified", "latin"))
+    assert verdicts([LAW, traditional, MILL, JAPANESE, "?!"], wanted) == [
+        "",
+        "script",
+        "",
+        "script",
+        "script",
+    ]
+    both = RuleSettings(sets=("gopher_quality",), languages=("zh",), scripts=("traditional",))
+    assert verdicts([LAW, MILL, traditional], both) == ["script", "language", ""]
+    assert not wanted.is_empty
+    assert RuleSettings().is_empty
+
+
 def test_a_threshold_is_changed_by_name_and_switched_off_by_false():
     haiku = "The old mill is still, and the water of the pond is a mirror to the moon.\n"
     assert verdicts([haiku], RuleSettings(sets=("gopher_quality",))) == ["gopher_quality.minimum_words"]
@@ -240,6 +259,7 @@ def test_a_recipe_s_table_becomes_settings_and_back():
         ({"sets": ["gofer_quality"]}, 'no set of rules "gofer_quality"', "gopher_quality"),
         ({"sets": ["c4", "c4"]}, "named twice", None),
         ({"languages": ["english"]}, "english", None),
+        ({"scripts": ["simplifed"]}, "simplifed", None),
         ({"change": {"c4": {"minimum_sentences": 3}}}, "c4 is not in use", "sets"),
         (
             {"sets": ["c4"], "change": {"c4": {"minimum_sentence": 3}}},
@@ -266,7 +286,14 @@ def test_what_a_recipe_has_wrong_is_named(given_table, message, hint):
 
 def test_only_the_columns_that_are_named_are_looked_at():
     figures = table([MILL, LAW, GERMAN, JAPANESE, "- a\n" * 9, ""])
-    for chosen in (RuleSettings(), RuleSettings(languages=("en",)), RuleSettings(sets=("fineweb",)), ALL):
+    scripts = RuleSettings(scripts=("simplified",))
+    for chosen in (
+        RuleSettings(),
+        RuleSettings(languages=("en",)),
+        RuleSettings(sets=("fineweb",)),
+        ALL,
+        scripts,
+    ):
         few = {name: figures[name] for name in columns_of(chosen)}
         assert judge(few, chosen).codes.tolist() == judge(figures, chosen).codes.tolist()
     assert len(columns_of(RuleSettings(sets=("c4",)))) < 12

@@ -12,6 +12,7 @@ from gristmill.errors import GristmillError, did_you_mean
 VERBS = {
     "run": "do every stage of a recipe, from text to report",
     "explain": "show every derived number of a recipe, before anything runs",
+    "plan": "predict loss and time of a recipe, and of other sizes, by a few small runs",
     "corpus": "build a cleaned corpus from files, and look at it",
     "tokenizer": "train a tokenizer, and see how it splits text",
     "pretrain": "train a model as a recipe says, resuming where it stopped",

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from gristmill import pipeline
-from gristmill.artifact import Artifact, exclusive, hash_file, write_json
+from gristmill.artifact import Artifact, exclusive, hash_file, open_artifact, write_json
 from gristmill.compare.cells import Cell, held_out_texts, run_cells
 from gristmill.compare.collect import summarise, write_comparison
 from gristmill.compare.equal import fit_parameters, with_equal_budgets, with_equal_parameters
@@ -34,7 +34,15 @@ from gristmill.train.hardware import describe_machine, has_bfloat16_units
 from gristmill.train.settings import memory_of
 from gristmill.train.trainer import pick_device
 
-__all__ = ["Comparison", "compare", "fit_parameters", "held_out_texts", "open_comparison", "summarise"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "fit_parameters",
+    "held_out_texts",
+    "open_comparison",
+    "shared_stages",
+    "summarise",
+]
 
 PROCESS_BYTES = 700_000_000
 """What a process takes before it holds a model."""
@@ -61,7 +69,10 @@ def compare(
             pipeline.check_recipe(recipe, directory)
     with exclusive(directory):
         made: dict[Path, Artifact] = {}
-        shared = {name: _shared_stages(recipe, directory, made, listener) for name, recipe in recipes.items()}
+        shared: dict[str, dict[str, Artifact]] = {}
+        for name in dict.fromkeys([comparison.first, *recipes]):
+            given = shared[comparison.first]["tokenizer"] if comparison.one_tokenizer and shared else None
+            shared[name] = shared_stages(recipes[name], directory, made, listener, given)
         sizes = {name: stages["shards"].manifest.metrics["vocab_size"] for name, stages in shared.items()}
         recipes = with_equal_parameters(recipes, comparison, sizes)
         check_lengths(recipes, comparison, shared)
@@ -90,15 +101,25 @@ def compare(
 # --- what is done or decided once for all ---------------------------------------------------------------------------
 
 
-def _shared_stages(
-    recipe: Recipe, directory: Path, made: dict[Path, Artifact], listener: Listener
+def shared_stages(
+    recipe: Recipe,
+    directory: Path,
+    made: dict[Path, Artifact],
+    listener: Listener,
+    tokenizer: Artifact | None,
 ) -> dict[str, Artifact]:
     """Corpus, tokenizer and shards of a candidate, in a directory that equal settings share.
 
     `made` is what the candidates before this one had made; what is among it is not looked at, nor told of, again.
+    `tokenizer` is the one to take, where it is not trained on the candidate's own text.
     """
     kind = resolve(recipe.model, vocab_size=4096, row_tokens=recipe.pretrain.row_tokens).kind
     settings = {"corpus": to_dict(recipe.corpus), "tokenizer": to_dict(recipe.tokenizer), "seed": recipe.seed}
+    if recipe.corpus.held_out is not None:  # where that lies does not matter
+        reference = open_artifact(Path(recipe.corpus.held_out), "corpus", verify=False)
+        settings["corpus"]["held_out"] = reference.manifest.content_hash
+    if tokenizer is not None:
+        settings["tokenizer"] = tokenizer.manifest.content_hash
     home = directory / "shared" / digest(settings)
     stages: dict[str, Artifact] = {}
     for name in ("corpus", "tokenizer", "shards"):
@@ -106,6 +127,9 @@ def _shared_stages(
         path = home / (
             f"shards-{'encoder' if kind == 'encoder' else 'decoder'}" if name == "shards" else name
         )
+        if name == "tokenizer" and tokenizer is not None:
+            stages[name] = tokenizer
+            continue
         if path not in made:
             before = (path / "manifest.json").is_file()
             listener.stage(name, path)

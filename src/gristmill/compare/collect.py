@@ -19,6 +19,7 @@ from gristmill.train.trainer import pick_device
 __all__ = ["summarise", "write_comparison"]
 
 COMPARISON_FORMAT = 2
+EQUAL = {"tokens": "tokens", "flops": "FLOPs", "nothing": "seeds"}
 KINDS = ("pairs", "probe", "held out", "own loss", "cost")
 
 
@@ -44,6 +45,8 @@ def write_comparison(name: str, comparison: Comparison, cells: list[Cell], direc
     for cell in cells:
         cost = open_artifact(cell.path / "model", verify=False).manifest.cost
         figures[cell.name, cell.seed]["cpu_seconds"] = cost["cpu_seconds"]
+        shards = open_artifact(cell.shards, verify=False).manifest.metrics["splits"]["train"]
+        figures[cell.name, cell.seed]["unique_tokens"] = shards["tokens"]
     facts = summarise(name, comparison, figures, settings)
     facts["machine"] = describe_machine(pick_device(cells[0].recipe.pretrain.device))
     with draft(out, **parts) as work:
@@ -84,7 +87,7 @@ def summarise(
     return {
         "name": name,
         "reference": comparison.first,
-        "equal": "epochs" if budgets == {"epochs"} else {"tokens": "tokens", "flops": "FLOPs"}[comparison.equal],
+        "equal": "epochs" if budgets == {"epochs"} else EQUAL[comparison.equal],
         "seeds": comparison.seeds,
         "conditions": {key: sorted({each[key] for each in conditions}) for key in conditions[0]},
         "columns": {column.name: {"kind": column.kind, "better": column.better} for column in columns},
@@ -119,6 +122,8 @@ def _columns(metrics: Mapping[str, Any]) -> Iterator[_Column]:
         yield _Column(f"own loss, {unit}", ("validation", key), "own loss", "lower")
     yield _Column("parameters", ("parameters",), "cost")
     yield _Column("tokens", ("tokens",), "cost")
+    if "unique_tokens" in metrics:
+        yield _Column("unique tokens", ("unique_tokens",), "cost")
     yield _Column("operations", ("flops",), "cost")
     yield _Column("training seconds", ("training_seconds",), "cost")
     yield _Column("CPU seconds", ("cpu_seconds",), "cost")
@@ -139,7 +144,8 @@ def _groups(
     for name in names:
         table, same = settings[name], []
         if column.kind in ("held out", "own loss"):
-            same = [table["corpus"]]
+            # corpora that share their validation text are measured on the same
+            same = [table["corpus"].get("held_out") or table["corpus"]]
         if column.kind == "own loss":
             same += [table["tokenizer"], table["pretrain"]["objective"], table["pretrain"]["row_tokens"]]
             same += [] if comparable[name] else [name]

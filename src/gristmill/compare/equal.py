@@ -74,7 +74,7 @@ def with_equal_budgets(
     recipes: Mapping[str, Recipe], comparison: Comparison, flops: Mapping[str, float]
 ) -> dict[str, Recipe]:
     """Returns the recipes with budgets of as many operations as the reference's, or as they are where tokens are equal."""
-    if comparison.equal == "tokens":
+    if comparison.equal != "flops":
         return dict(recipes)
     tokens = amount_of(recipes[comparison.first]).tokens
     assert tokens is not None  # checked when the recipe was read

@@ -30,6 +30,7 @@ __all__ = [
     "amount_of",
     "check_lengths",
     "digest",
+    "laid_over",
     "model_config",
     "named",
     "open_comparison",
@@ -51,8 +52,11 @@ class Comparison:
     """Name -> the tables of the recipe that it changes."""
     seeds: Positive = 3
     """How many times each is trained; the recipe's seed is the first."""
-    equal: Literal["tokens", "flops"] = "tokens"
-    """What all candidates get equally much of: tokens of text, or operations of matrix products."""
+    equal: Literal["tokens", "flops", "nothing"] = "tokens"
+    """What all candidates get equally much of: tokens of text, operations of matrix products, or nothing: then each
+    has the budget that it says."""
+    one_tokenizer: bool = False
+    """Whether all have the tokenizer that the reference's text makes, not each its own."""
     parameters: Positive | None = None
     """Parameters that every candidate has, as nearly as feed-forward layers can be fitted; by default as they come."""
     reference: str | None = None
@@ -119,7 +123,7 @@ def open_comparison(table: Mapping[str, Any]) -> tuple[Recipe, Comparison, dict[
                     if useless[0] == "seed"
                     else "leave it out",
                 )
-            recipes[name] = pipeline.settle(from_dict(Recipe, _merged(base, changes)))
+            recipes[name] = pipeline.settle(from_dict(Recipe, laid_over(base, changes)))
             amounts[name] = amount_of(recipes[name])
     _check_amounts(comparison, amounts)
     _check_files(comparison)
@@ -136,22 +140,22 @@ def open_comparison(table: Mapping[str, Any]) -> tuple[Recipe, Comparison, dict[
 
 
 @contextlib.contextmanager
-def named(name: str) -> Iterator[None]:
+def named(name: str, what: str = "candidate") -> Iterator[None]:
     """Says of what is wrong inside which candidate it is about."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"candidate {name}: {error.message}", error.hint) from None
+        raise InputError(f"{what} {name}: {error.message}", error.hint) from None
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The base with the changes laid over it, table by table; a part that is changed by name is replaced whole."""
     result = dict(base)
     for key, value in changes.items():
         before = result.get(key)
         replaced = isinstance(value, Mapping) and "name" in value
         if isinstance(value, Mapping) and isinstance(before, Mapping) and not replaced:
-            result[key] = _merged(before, value)
+            result[key] = laid_over(before, value)
         else:
             result[key] = value
     return result
@@ -215,6 +219,8 @@ def _check_amounts(comparison: Comparison, amounts: Mapping[str, Amount]) -> Non
                 f"candidate {name}: a budget of wall time gives each candidate what it has time for, not equally much",
                 'write pretrain.budget = "5M tokens"',
             )
+        if comparison.equal == "nothing":
+            continue
         if comparison.equal == "flops":
             if reference.tokens is None:
                 raise InputError(

@@ -14,35 +14,50 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
+from annotated_types import Interval
 
 from gristmill import artifact
 from gristmill.artifact import Artifact
-from gristmill.config import to_dict
+from gristmill.config import from_dict, to_dict
 from gristmill.corpus.contamination import ContaminationSettings
 from gristmill.corpus.decisions import Decisions, Reasons
-from gristmill.corpus.decode import newline_of
+from gristmill.corpus.decode import REPAIRS, UnreadableError, newline_of
 from gristmill.corpus.decontaminate import decided_by, decontaminate
 from gristmill.corpus.deduplicate import DedupSettings, Units, exact_duplicates, near_duplicates
 from gristmill.corpus.documents import FORMAT as DOCUMENTS_FORMAT
-from gristmill.corpus.documents import KEPT_PROBLEMS, SKIP_HINT, TEXTS, ReadJob, outcome_of, read_unit
+from gristmill.corpus.documents import (
+    KEPT_PROBLEMS,
+    OUTCOME,
+    SKIP_HINT,
+    TEXTS,
+    ReadJob,
+    being_read,
+    outcome_of,
+    read_unit,
+)
 from gristmill.corpus.edits import Edits
 from gristmill.corpus.engine import EngineSettings, run_all
+from gristmill.corpus.features import EXAMINED_BYTES
 from gristmill.corpus.files import Found, SourceFile, find_files
+from gristmill.corpus.forgotten import Forgotten, obeyed
+from gristmill.corpus.held_out import beside, held_out_by, share_of
+from gristmill.corpus.judgements import Judges, PerplexitySettings, QualitySettings
 from gristmill.corpus.normalise import CHANGES
 from gristmill.corpus.passages import cut_repeated
 from gristmill.corpus.places import byte_in_source
-from gristmill.corpus.read import ReadOptions, inspect
+from gristmill.corpus.read import DIVIDED, ReadOptions, inspect
+from gristmill.corpus.remote import RemotePath
 from gristmill.corpus.rules import RuleSettings, columns_of, judge
 from gristmill.corpus.scrub import ScrubSettings, scrub
 from gristmill.corpus.split import SplitPlan, plan_split
-from gristmill.corpus.store import KIND, UNITS, Cut, write_layout
+from gristmill.corpus.store import KIND, UNITS, Corpus, Cut, write_layout
 from gristmill.corpus.units import Piece, Unit, plan_units, stamp_of
 from gristmill.errors import InputError, RunError
 
-__all__ = ["CorpusConfig", "Progress", "build"]
+__all__ = ["CorpusConfig", "Progress", "build", "decide_again"]
 
 FORMAT_VERSION = 2
 Progress = Callable[[str, int, int | None], None]
@@ -56,10 +71,12 @@ class CorpusConfig:
     """The [corpus] table of a recipe."""
 
     sources: tuple[str, ...] | dict[str, tuple[str, ...]]
-    """Files, folders (with all that is below them) and globs: .txt .md .jsonl .json .csv .tsv .parquet, .gz, .zst.
+    """Files, folders (with all that is below them), globs and URLs; `gristmill corpus build --help` lists the formats.
     Or a table of them by name, which a mix can weigh: sources = {books = ["books/"], web = ["web/*.jsonl"]}."""
     exclude: tuple[str, ...] = ()
-    """Patterns such as "README*"; a file whose name or path matches one is left out."""
+    """Patterns such as "README*"; a file or folder whose name or path matches one is left out."""
+    forgotten: str | None = None
+    """A list that `gristmill corpus forget` writes: what is on it is left out. That beside the corpus is always obeyed."""
     text_column: str | None = None
     """The column or key that holds the text; found by its name or its length where it is not given."""
     encoding: str | None = None
@@ -76,9 +93,18 @@ class CorpusConfig:
     """The share of the documents (of the text, where there is only one) that is held out for validation."""
     valid_maximum_bytes: int = 8_000_000
     """Validation text beyond this goes to training instead."""
+    held_out: str | None = None
+    """The directory of another corpus of this text, whose validation text is this one's too. What of it is here, and what
+    is superfluous beside it, is left out: models that learned from either can be measured on the same."""
+    fraction: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """The share of the documents, by their bytes, that is used: what would less text give? Validation text stays."""
 
     rules: RuleSettings = dataclasses.field(default_factory=RuleSettings)
     """What of the documents is good enough; by default all."""
+    quality: QualitySettings = dataclasses.field(default_factory=QualitySettings)
+    """What a classifier that you train says is good enough; by default there is none."""
+    perplexity: PerplexitySettings = dataclasses.field(default_factory=PerplexitySettings)
+    """What an n-gram model of your own text foretells well enough; by default there is none."""
     contamination: ContaminationSettings = dataclasses.field(default_factory=ContaminationSettings)
     """Which evaluation sets must not be in the text."""
     scrub: ScrubSettings = dataclasses.field(default_factory=ScrubSettings)
@@ -123,27 +149,127 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
     """
     report = _throttled(progress)
     config.scrub.check()
+    config.quality.check()
+    config.perplexity.check()
     found, source_of = _find(config)
     stamps = [stamp_of(file.path) for file in found.files]
     total = sum(size for size, _ in stamps)
     pieces = _hashed(plan_units(found.files, stamps), total, config, report)
-    settings = to_dict(config)
-    del settings["engine"]  # where it is done does not matter
-    settings["inputs"] = _inputs(pieces)
-    settings["scrub"] |= config.scrub.decided_by
-    settings["contamination"] |= {"contents": decided_by(config.contamination)}
+    reference = _reference(config)
+    inputs = _inputs(pieces)
+    forgotten = obeyed(out, config.forgotten, _forgotten_by(out))
+    settings = _settings(config, inputs, forgotten, reference)
     key = artifact.artifact_key(KIND, FORMAT_VERSION, settings, None, seed)
     existing = artifact.find(out, key)
-    if existing is not None:
+    if existing is not None and not existing.manifest.metrics["to_read_again"]:
         return existing
     with artifact.draft(
         out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed, keep_partial=True
     ) as work:
-        jobs = _jobs(pieces, config, work.path / UNITS)
+        jobs = [
+            job._replace(forgotten=forgotten.of({p.file.name: inputs[p.file.name] for p in job.unit.pieces}))
+            for job in _jobs(pieces, config, work.path / UNITS)
+        ]
         _link(out / UNITS, work.path / UNITS, jobs)
+        if reference is not None:
+            _link(reference.artifact.path / UNITS, work.path / UNITS, jobs)
+        judges = Judges(config.quality, config.perplexity, work.path, out)
+        report("learning", 0, None)
+        judges.learn()
         outcomes = _read(jobs, config, total, report)
-        work.metrics.update(_decide(work.path, jobs, outcomes, found, source_of, total, config, report))
+        work.metrics.update(
+            _decide(work.path, jobs, outcomes, found, source_of, total, config, report, reference, judges)
+        )
+        work.metrics["recipe"] = to_dict(config)
     return artifact.open_artifact(out, KIND, verify=False)
+
+
+def decide_again(out: Path, *, progress: Progress | None = None) -> Artifact:
+    """Returns the corpus in `out` without what its lists say is forgotten: no raw file is read.
+
+    The same bytes as `build` would give. Units that hold nothing forgotten are taken over as they are.
+
+    Raises:
+        InputError: it is no corpus, one of an earlier version, or what its recipe names besides texts is gone.
+    """
+    report = _throttled(progress)
+    before = Corpus(out)
+    manifest = before.artifact.manifest
+    config = recipe_of(before)
+    for settings in (config.scrub, config.quality, config.perplexity):
+        settings.check()
+    reference = _reference(config)
+    inputs: dict[str, str] = manifest.config["inputs"]
+    forgotten = obeyed(out, config.forgotten, _forgotten_by(out))
+    decided = _settings(config, inputs, forgotten, reference)
+    existing = artifact.find(out, artifact.artifact_key(KIND, FORMAT_VERSION, decided, None, manifest.seed))
+    if existing is not None:
+        return existing
+    total, found = manifest.metrics["read"]["bytes"], Found([], manifest.metrics["read"]["skipped_files"])
+    files = before.files()
+    source_of = {file: name for inside in files.values() for file, name in inside.items()}
+    with artifact.draft(
+        out, kind=KIND, format_version=FORMAT_VERSION, config=decided, seed=manifest.seed, keep_partial=True
+    ) as work:
+        jobs = []
+        for number, (name, inside) in enumerate(files.items()):
+            concerning = forgotten.of({file: inputs[file] for file in inside})
+            directory = work.path / UNITS
+            jobs.append(ReadJob(Unit(number, ()), config._reading, config.on_error, directory, name, concerning))
+        _link(out / UNITS, work.path / UNITS, jobs)
+        judges = Judges(config.quality, config.perplexity, work.path, out)
+        report("learning", 0, None)
+        judges.learn()
+        outcomes = _read(jobs, config, total, report)
+        work.metrics.update(
+            _decide(work.path, jobs, outcomes, found, source_of, total, config, report, reference, judges)
+        )
+        work.metrics["recipe"] = to_dict(config)
+    return artifact.open_artifact(out, KIND, verify=False)
+
+
+def recipe_of(corpus: Corpus) -> CorpusConfig:
+    """Returns the table of the recipe that a corpus was built by.
+
+    Raises:
+        InputError: another version of gristmill built it.
+    """
+    manifest = corpus.artifact.manifest
+    if manifest.format_version != FORMAT_VERSION or "recipe" not in manifest.metrics:
+        raise InputError(
+            f"{corpus.artifact.path} was built by another version of gristmill", "build it again with this one"
+        )
+    table = {name: value for name, value in manifest.metrics["recipe"].items() if value is not None}
+    return from_dict(CorpusConfig, table, "corpus")
+
+
+def _settings(
+    config: CorpusConfig, inputs: Mapping[str, str], forgotten: Forgotten, reference: Corpus | None
+) -> dict[str, Any]:
+    """Returns what decides a corpus."""
+    settings: dict[str, Any] = to_dict(config)
+    del settings["engine"]  # where it is done does not matter
+    del settings["forgotten"]
+    if forgotten.identity or config.forgotten is not None:
+        settings["forgotten"] = {"list": config.forgotten, "identity": forgotten.identity}
+    settings["inputs"] = dict(inputs)
+    settings["scrub"] |= config.scrub.decided_by
+    settings["quality"] |= config.quality.decided_by
+    settings["perplexity"] |= config.perplexity.decided_by
+    settings["contamination"] |= {"contents": decided_by(config.contamination)}
+    if reference is not None:  # where it lies does not matter
+        settings["held_out"] = reference.artifact.manifest.content_hash
+    return settings
+
+
+def _forgotten_by(out: Path) -> str | None:
+    """The identity of what the corpus that stands there has forgotten."""
+    try:
+        config = artifact.open_artifact(out, KIND, verify=False).manifest.config
+    except InputError:
+        return None
+    identity: str | None = config.get("forgotten", {}).get("identity")
+    return identity
 
 
 def _find(config: CorpusConfig) -> tuple[Found, dict[str, str]]:
@@ -200,6 +326,10 @@ def _hashed(
 
 
 def _hash_piece(piece: Piece) -> str:
+    """Returns what tells one content from another: a hash of the bytes, or what a store says of an object that is elsewhere."""
+    path, (_, changed) = piece.file.path, piece.stamp
+    if isinstance(path, RemotePath) and changed:  # its ETag, say: it need not be fetched twice
+        return hashlib.sha256(f"{path.url} {piece.stamp}".encode()).hexdigest()
     if piece.end is None:
         return artifact.hash_file(piece.file.path)
     digest = hashlib.sha256()
@@ -243,12 +373,17 @@ def _jobs(pieces: Sequence[tuple[Unit, list[str]]], config: CorpusConfig, direct
 
 
 def _link(before: Path, now: Path, jobs: Sequence[ReadJob]) -> None:
-    """Takes over what the corpus that stands there has read of the same bytes in the same way."""
+    """Takes over what the corpus that stands there has read of the same bytes in the same way.
+
+    A unit that is there already stays as it is: it may have forgotten what it still has there.
+    """
     now.mkdir(parents=True, exist_ok=True)
-    names = {job.name for job in jobs}
-    for file in sorted(before.glob("*")) if before.is_dir() else ():
+    names = {job.name for job in jobs if not (now / f"{job.name}.{OUTCOME}").exists()}
+    files = before.glob("*") if before.is_dir() else ()
+    for file in sorted(files, key=lambda path: (path.suffix == f".{OUTCOME}", path.name)):  # the outcome last
         target = now / file.name
-        if file.name.partition(".")[0] in names and not target.exists():
+        if file.name.partition(".")[0] in names:
+            target.unlink(missing_ok=True)
             try:
                 os.link(file, target)
             except OSError:  # another file system, or one without links
@@ -265,7 +400,11 @@ def _read(
     done = 0
     report("reading", 0, total)
     results = run_all(
-        read_unit, jobs, config.engine, name_of=lambda job: job.unit.pieces[0].file.name, is_done=outcome_of
+        read_unit,
+        jobs,
+        config.engine,
+        name_of=being_read,
+        is_done=outcome_of,
     )
     for outcome in results:
         outcomes[outcome["name"]] = outcome
@@ -289,23 +428,40 @@ def _decide(
     total: int,
     config: CorpusConfig,
     report: Progress,
+    reference: Corpus | None,
+    judges: Judges,
 ) -> dict[str, Any]:
     """Decides about every document, writes that down, and returns the metrics."""
     ordered = [outcomes[job.name] for job in jobs]
     units = Units(directory / UNITS, tuple(job.name for job in jobs), tuple(o["documents"] for o in ordered))
     decisions = Decisions(units)
     report("deciding", 0, None)
+    decisions.drop(Reasons.FORGOTTEN, decisions.attribute("bytes") == 0)  # no other text is empty
+    held = None if reference is None else held_out_by(reference)
+    if held is not None:
+        decisions.drop(Reasons.HELD_OUT, np.isin(decisions.attribute("hash"), held.hashes))
+    if config.fraction < 1:
+        rest, hashes = decisions.kept, decisions.attribute("hash")
+        used = np.ones(len(rest), dtype=bool)
+        used[rest] = share_of(hashes[rest], decisions.attribute("bytes")[rest], config.fraction)
+        decisions.drop(Reasons.LEFT_OUT, ~used)
     decisions.drop(Reasons.TOO_SHORT, decisions.attribute("characters") < config.minimum_characters)
-    if config.rules.sets or config.rules.languages:
+    if not config.rules.is_empty:
         verdicts = judge({name: decisions.attribute(name) for name in columns_of(config.rules)}, config.rules)
         for code, rule in enumerate(verdicts.names[1:], start=1):
             decisions.drop(rule, verdicts.codes == code)
     if config.dedup.exact:
         decisions.drop_duplicates(Reasons.DUPLICATE, exact_duplicates(units, config.engine))
-    if config.dedup.near:
-        gone = np.sort(decisions.keys[~decisions.kept])
-        near = near_duplicates(units, config.dedup, config.engine, gone)
-        decisions.drop_duplicates(Reasons.NEAR_DUPLICATE, near)
+    judged = judges.drop(decisions, config.engine)
+    if config.dedup.near or held is not None:
+        is_held = decisions.dropped(Reasons.HELD_OUT)
+        gone = np.sort(decisions.keys[~decisions.kept & ~is_held])
+        dedup = dataclasses.replace(config.dedup, near=config.dedup.near or DedupSettings().near)
+        near = near_duplicates(units, dedup, config.engine, gone)
+        # of text that is measured on none is learned, whatever else is kept
+        decisions.drop(Reasons.HELD_OUT, beside(units.places(near.keys), units.places(near.kept), is_held))
+        if config.dedup.near:
+            decisions.drop_duplicates(Reasons.NEAR_DUPLICATE, near)
     edits = Edits(units)
 
     def texts(chosen: Sequence[int]) -> Iterator[tuple[int, str]]:
@@ -327,17 +483,54 @@ def _decide(
     plan = plan_split(
         decisions.attribute("hash")[places],
         sizes.text_bytes[places],
-        valid_fraction=config.valid_fraction,
+        valid_fraction=config.valid_fraction if held is None else 0.0,
         valid_maximum_bytes=config.valid_maximum_bytes,
     )
-    cut = _cut_of(units, decisions, edits, places, plan, jobs)
+    if reference is None:
+        cut, validation = _cut_of(units, decisions, edits, places, plan, jobs), None
+    else:
+        cut = _same_cut(reference, decisions, edits)
+        validation = os.path.relpath(reference.artifact.path, directory)  # a sibling of what it becomes
     decisions.split(plan.threshold)
     decisions.divide(source_of)
     decisions.write(directory)
     edits.write(directory)
-    write_layout(directory, units, decisions.groups, cut)
-    metrics = _metrics(ordered, decisions, edits, sizes, found, total, cut)
+    write_layout(directory, units, decisions.groups, cut, validation)
+    metrics = _metrics(ordered, decisions, edits, sizes, found, total, cut) | judged
+    if reference is not None:
+        metrics["splits"]["valid"] = reference.metrics["splits"]["valid"]
     return metrics | ({"contaminated_documents": contaminated} if config.contamination.sets else {})
+
+
+def _reference(config: CorpusConfig) -> Corpus | None:
+    """The corpus that is to have the same validation text, if one is named, checked."""
+    if config.held_out is None:
+        return None
+    reference = Corpus(artifact.open_artifact(Path(config.held_out), KIND, verify=False))
+    if reference.reading != config._reading:
+        raise InputError(
+            f"the corpus {config.held_out} was read in another way, so that its documents are others",
+            "encoding, header, text_column and document_separator have to be the same",
+        )
+    return reference
+
+
+def _same_cut(reference: Corpus, decisions: Decisions, edits: Edits) -> Cut | None:
+    """Returns where the document is cut that another corpus cuts, if it does and the document is here."""
+    if reference.cut is None:
+        return None
+    text = reference.stored(reference.cut.key)
+    whole = sum(len(half) for _, half, key, _ in reference.items() if key == reference.cut.key)
+    hashes = decisions.attribute("hash")
+    here = np.flatnonzero(decisions.kept & (hashes == np.uint64(int(text.id, 16))))
+    if not len(here):
+        return None
+    if whole != len(text.text) or int(here[0]) in set(edits.documents):
+        raise InputError(
+            "the one document, whose end is held out, is edited, so that its end is not the same text",
+            "give a document_separator, so that there are documents to hold out",
+        )
+    return reference.cut._replace(key=int(decisions.keys[here[0]]))
 
 
 class _Sizes(NamedTuple):
@@ -350,6 +543,8 @@ class _Sizes(NamedTuple):
 def _sizes(decisions: Decisions, edits: Edits) -> _Sizes:
     characters = decisions.attribute("characters").astype(np.int64)
     text_bytes = decisions.attribute("bytes").astype(np.int64)
+    for place, text in _texts(decisions.units, np.flatnonzero(text_bytes > EXAMINED_BYTES).tolist()):
+        characters[place] = len(text)  # of these no more than the beginning was looked at
     for place, (left, left_bytes) in edits.sizes(dict(_texts(decisions.units, edits.documents))).items():
         characters[place], text_bytes[place] = left, left_bytes
     return _Sizes(characters, text_bytes)
@@ -391,10 +586,14 @@ def _cut_of(
     character = int((1 - plan.cut_fraction) * len(text))
     if not text[:character].strip() or not text[character:].strip():
         return None
-    file = next(piece.file for piece in jobs[unit].unit.pieces if piece.file.name == row["source"])
-    layout = inspect(file, jobs[unit].options)
-    is_raw = raw == text
-    byte = byte_in_source(file, layout, row["start"], row["end"], text, character) if is_raw else None
+    byte = None
+    if raw == text:
+        with contextlib.suppress(UnreadableError, InputError, OSError):  # gone since it was read
+            pieces = jobs[unit].unit.pieces
+            files = [piece.file for piece in pieces] or find_files([row["source"]]).files
+            file = next(file for file in files if file.name == row["source"])
+            layout = inspect(file, jobs[unit].options)
+            byte = byte_in_source(file, layout, row["start"], row["end"], text, character)
     return Cut(int(decisions.keys[place]), character, byte)
 
 
@@ -422,14 +621,10 @@ def _metrics(
         for name, value in moved.items():
             splits["valid"][name] += value
             splits["train"][name] -= value if name != "documents" else 0
-    languages = np.array(decisions.attribute("language"), dtype=object)
-    spoken = {
-        str(language): {
-            "documents": int((which := kept & (languages == language)).sum()),
-            "text_bytes": int(sizes[which].sum()),
-        }
-        for language in sorted(set(languages[kept].tolist()))
-    }
+    languages, scripts = (
+        _amounts_by(np.array(decisions.attribute(name), dtype=object), kept, sizes)
+        for name in ("language", "script")
+    )
     dropped: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
         for reason, count in outcome["lost"].items():
@@ -455,13 +650,26 @@ def _metrics(
         },
         "splits": splits,
         "sources": _sources(outcomes),
-        "languages": spoken,
+        "languages": languages,
+        "scripts": scripts,
         "dropped": dict(sorted(dropped.items())),
         "unique_bytes_lost": round(lost),
         "edits": dict(sorted(edits.made.items())),
         "problems": [problem for outcome in outcomes for problem in outcome["problems"]][:KEPT_PROBLEMS],
-        "changed": {name: changed[name] for name in CHANGES},
+        "changed": {name: changed[name] for name in (*REPAIRS, DIVIDED, *CHANGES)},
+        "to_read_again": sum(outcome["changed_meanwhile"] for outcome in outcomes),
         "lengths": _percentiles(characters[kept]),
+    }
+
+
+def _amounts_by(values: Any, kept: Any, sizes: Any) -> dict[str, dict[str, int]]:
+    """Returns how much text of each value of an attribute is kept."""
+    return {
+        str(value): {
+            "documents": int((which := kept & (values == value)).sum()),
+            "text_bytes": int(sizes[which].sum()),
+        }
+        for value in sorted(set(values[kept].tolist()))
     }
 
 

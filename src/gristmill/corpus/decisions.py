@@ -25,6 +25,9 @@ class Reasons:
     TOO_SHORT = "too short"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near duplicate"
+    HELD_OUT = "held out"
+    LEFT_OUT = "left out"
+    FORGOTTEN = "forgotten"
 
 
 class Decisions:
@@ -94,6 +97,8 @@ class Decisions:
         languages = self.attribute("language").astype(str)
         known = sorted(set(languages.tolist()))
         pairs = self._sources(number) * len(known) + np.searchsorted(known, languages)
+        is_gone = self.attribute("bytes") == 0  # forgotten: of no language
+        pairs[is_gone] = pairs[~is_gone].min() if is_gone.any() else 0
         present, group = np.unique(pairs, return_inverse=True)
         self.group = group.astype(np.uint16)
         self.groups = tuple(
@@ -111,7 +116,8 @@ class Decisions:
                 "source"
             ]
             for chunk in column.chunks:
-                numbers = np.array([number[name] for name in chunk.dictionary.to_pylist()], np.int64)
+                # of a file of which all is forgotten nothing may be known any more
+                numbers = np.array([number.get(name, 0) for name in chunk.dictionary.to_pylist()], np.int64)
                 parts.append(numbers[chunk.indices.to_numpy()])
         return np.concatenate(parts)
 

@@ -87,6 +87,10 @@ _HINTS = {
 
 _BUFFER_BYTES = 1 << 20
 _XZ_MEMORY_BYTES = 256 << 20  # `xz -9` needs 65 MiB; a header can ask for 4 GiB
+_SMALL_BYTES, _MOST_EXPANSION = (
+    64 << 20,
+    200,
+)  # text shrinks to a tenth, the same line again and again to a thousandth
 
 
 class SourceFile(NamedTuple):
@@ -118,7 +122,7 @@ def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     """Returns the files that paths, folders (with all below), globs and URLs name, each once, in an order of their own.
 
     Hidden files and folders are passed over, and so are the artifacts of this program: their texts have been read
-    once. A symbolic link is followed, a loop of them is not.
+    once. A symbolic link is followed, a loop of them is not. A folder that `exclude` matches is not looked into.
 
     Raises:
         InputError: a source names nothing, a file named by itself has an unknown ending, nothing is left, or what
@@ -126,17 +130,18 @@ def find_files(sources: Sequence[str], exclude: Sequence[str] = ()) -> Found:
     """
     if not sources:
         raise InputError("there are no sources", 'name files, folders or globs: sources = ["texts/"]')
-    chosen: dict[Place, SourceFile] = {}
+    chosen: dict[Any, SourceFile] = {}
+    resolved: dict[str, str] = {}
     skipped: collections.Counter[str] = collections.Counter()
     candidates = sorted(
-        {pair for source in sources for pair in _expand(source)},
+        {pair for source in sources for pair in _expand(source, exclude)},
         key=lambda pair: (os.fsencode(pair[0].as_posix()), pair[1]),
     )
     for path, named in candidates:
         reason = _reason_to_skip(path, exclude)
         file = None if reason else _classify(path)
         if file is not None:
-            chosen.setdefault(path.resolve() if isinstance(path, Path) else path, file)
+            chosen.setdefault(_identity(path, resolved) if isinstance(path, Path) else path, file)
         elif named and not reason:
             raise InputError(
                 f"{_printable(path)}: this ending is not understood",
@@ -169,23 +174,49 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
             f"{file.name} can't be opened: {remote.reason_of(error)}", "check its permissions"
         ) from None
     with raw:
-        if file.compression == ".gz":
-            with (
-                gzip.GzipFile(fileobj=raw) as unzipped,
-                io.BufferedReader(unzipped, _BUFFER_BYTES) as content,
-            ):  # type: ignore[arg-type, type-var, unused-ignore]
-                yield Stream(content, raw)
-        elif file.compression in (".bz2", ".xz"):
-            unpacked = cast("io.RawIOBase", bz2.BZ2File(raw) if file.compression == ".bz2" else _Unxz(raw))
-            with io.BufferedReader(unpacked, _BUFFER_BYTES) as content:
-                yield Stream(content, raw)
-        elif file.compression == ".zst":
-            import pyarrow
-
-            with io.BufferedReader(pyarrow.CompressedInputStream(raw, "zstd"), _BUFFER_BYTES) as content:
+        if file.compression:
+            with io.BufferedReader(_Bounded(_unpacking(file, raw), raw), _BUFFER_BYTES) as content:
                 yield Stream(content, raw)
         else:
             yield Stream(raw, raw)
+
+
+def _unpacking(file: SourceFile, raw: io.BufferedReader) -> Any:
+    if file.compression == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if file.compression == ".bz2":
+        return bz2.BZ2File(raw)
+    if file.compression == ".xz":
+        return _Unxz(raw)
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(raw, "zstd")
+
+
+class _Bounded(io.RawIOBase):
+    """What is unpacked, as long as it is no bomb: a few megabytes that would fill memory and disk."""
+
+    def __init__(self, unpacked: Any, raw: io.BufferedReader) -> None:
+        self._unpacked, self._raw = unpacked, raw
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._unpacked.readinto(buffer) or 0)
+        self._size += count
+        if self._size > _SMALL_BYTES and self._size > _MOST_EXPANSION * self._raw.tell():
+            raise UnreadableError(
+                f"it expands to more than {_MOST_EXPANSION} times its size (a bomb?)",
+                "unpack it, if it is what it should be: files that are not compressed have no such limit",
+            )
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._unpacked.close()
+        super().close()
 
 
 class _Unxz(io.RawIOBase):
@@ -221,7 +252,7 @@ class _Unxz(io.RawIOBase):
         return len(data)
 
 
-def _expand(source: str) -> Iterator[tuple[Place, bool]]:
+def _expand(source: str, exclude: Sequence[str]) -> Iterator[tuple[Place, bool]]:
     """Yields the places that a source means, and whether it names each by itself."""
     source = source.removeprefix("file://")
     if remote.is_remote(source):
@@ -229,7 +260,7 @@ def _expand(source: str) -> Iterator[tuple[Place, bool]]:
         return
     path = Path(source).expanduser()
     if path.is_dir():
-        yield from ((inner, False) for inner in _below(path))
+        yield from ((inner, False) for inner in _below(path, exclude))
     elif path.exists() or path.is_symlink():
         yield path, True
     else:
@@ -239,10 +270,11 @@ def _expand(source: str) -> Iterator[tuple[Place, bool]]:
                 f"{source}: there is no such file or folder", "a path is relative to where you are"
             )
         for match in map(Path, matches):
-            yield from ((inner, False) for inner in _below(match)) if match.is_dir() else [(match, False)]
+            below = ((inner, False) for inner in _below(match, exclude))
+            yield from below if match.is_dir() else [(match, False)]
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, exclude: Sequence[str]) -> Iterator[Path]:
     visited: set[Path] = set()
     for directory, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
         real = Path(directory).resolve()
@@ -250,7 +282,11 @@ def _below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not _is_excluded(Path(directory, name), exclude, "/")
+        )
         yield from (Path(directory, name) for name in files if not name.startswith("."))
 
 
@@ -263,14 +299,25 @@ def _is_artifact(folder: Path) -> bool:
     return '"kind"' in beginning and '"format_version"' in beginning
 
 
+def _identity(path: Path, resolved: dict[str, str]) -> str:
+    """Returns where a file really is; what folders are is looked up once, for a million files may be in a hundred."""
+    if path.is_symlink():
+        return os.path.realpath(path)
+    folder = os.path.dirname(path)  # noqa: PTH120 - Path.parent makes an object for each
+    if folder not in resolved:
+        resolved[folder] = os.path.realpath(folder)
+    return f"{resolved[folder]}/{path.name}"
+
+
 def _cannot_list(error: OSError) -> None:
-    raise InputError(f"{error.filename} can't be listed: {error.strerror}", "check its permissions")
+    raise InputError(
+        f"{error.filename} can't be listed: {error.strerror}",
+        f'check its permissions, or leave it out: exclude = ["{Path(error.filename).name}"]',
+    )
 
 
 def _reason_to_skip(path: Place, exclude: Sequence[str]) -> str | None:
-    if any(
-        fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in (path.name, path.as_posix())
-    ):
+    if _is_excluded(path, exclude):
         return "excluded"
     if isinstance(path, RemotePath):
         return None
@@ -279,6 +326,12 @@ def _reason_to_skip(path: Place, exclude: Sequence[str]) -> str | None:
     except OSError:
         return "broken link"
     return None if stat.S_ISREG(mode) else "no regular file"
+
+
+def _is_excluded(path: Place, exclude: Sequence[str], end: str = "") -> bool:
+    """Whether a pattern matches a file's name or path; a folder's also with a slash at its end."""
+    names = {path.name, path.as_posix(), path.as_posix() + end} if exclude else ()
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude for name in names)
 
 
 def _classify(path: Place) -> SourceFile | None:

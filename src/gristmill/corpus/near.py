@@ -3,16 +3,17 @@
 A shingle is five units in a row; a unit is a word (letters and digits, in lower case), or one character where a
 script has no spaces. The bands (Broder 1997; Indyk and Motwani 1998) bring together nearly all pairs whose shingles
 have a Jaccard index of 0.5. Whether one text makes another superfluous is then counted: `cover` is the share of its
-units that stand in a shingle which the other has too, so one minus it is what would be lost.
+units that stand in a shingle which the other has too, so one minus it is what would be lost; `gap` is how many units in a
+row would be lost at most, which tells a text with words changed here and there from one with a passage of its own.
 """
 
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8, UInt32, UInt64
+from jaxtyping import Bool, Int, Int32, UInt8, UInt32, UInt64
 
 from gristmill.corpus.features import (
     CLASS,
@@ -30,7 +31,19 @@ from gristmill.corpus.features import (
 )
 from gristmill.native import library
 
-__all__ = ["BANDS", "ROWS", "SHINGLE", "bands_of_buffer", "cover", "shingles", "shingles_of_buffer"]
+__all__ = [
+    "BANDS",
+    "ROWS",
+    "SHINGLE",
+    "Lack",
+    "Sorted",
+    "bands_of_buffer",
+    "cover",
+    "lack",
+    "shingles",
+    "shingles_of_buffer",
+    "sorted_shingles",
+]
 
 SHINGLE = 5
 BANDS, ROWS = 28, 4
@@ -95,16 +108,68 @@ def bands_of_buffer(
     return out
 
 
+class Sorted(NamedTuple):
+    """The shingles of a text, ascending, and where in it each stands."""
+
+    values: UInt32[np.ndarray, " shingles"]
+    places: Int32[np.ndarray, " shingles"]
+
+
+def sorted_shingles(found: UInt32[np.ndarray, " shingles"]) -> Sorted:
+    """Returns the shingles of a text for `lack`."""
+    places = np.argsort(found).astype(np.int32)
+    return Sorted(found[places], places)
+
+
+class Lack(NamedTuple):
+    """What another text has of one, and lacks."""
+
+    cover: float
+    """The share of its units in shingles that the other has too; 0 where it has none."""
+    gap: int
+    """How many units in a row are in none of these, at most."""
+
+
+def lack(text: Sorted, other: Sorted) -> Lack:
+    """Returns how much of a text another one has."""
+    compiled = library(SOURCE)
+    if compiled is None:
+        has = np.zeros(len(text.values), dtype=bool)
+        has[text.places] = np.isin(text.values, other.values)
+        return _lack(_covered(has))
+    compiled.gristmill_lack.restype = ctypes.c_int64
+    gap = ctypes.c_int64(0)
+    units = len(text.values) + SHINGLE - 1 if len(text.values) else 0
+    covered = compiled.gristmill_lack(
+        address(text.values), address(text.places), ctypes.c_int64(len(text.values)), address(other.values),
+        ctypes.c_int64(len(other.values)), ctypes.c_int64(SHINGLE), ctypes.byref(gap),
+    )  # fmt: skip
+    if covered < 0:
+        raise MemoryError("comparing two texts")
+    return Lack(covered / units if units else 0.0, gap.value)
+
+
 def cover(has: Bool[np.ndarray, " shingles"]) -> float:
     """Returns the share of a text's units in shingles that another has too, given which of its shingles that has."""
+    return _lack(_covered(has)).cover
+
+
+def _covered(has: Bool[np.ndarray, " shingles"]) -> Bool[np.ndarray, " units"]:
+    """Whether each unit stands in a shingle of those."""
     if len(has) == 0:
-        return 0.0
-    units = len(has) + SHINGLE - 1
-    changes = np.zeros(units + 1, dtype=np.int64)
+        return np.zeros(0, dtype=bool)
+    changes = np.zeros(len(has) + SHINGLE, dtype=np.int64)
     places = np.flatnonzero(has)
     changes[places] += 1
     changes[places + SHINGLE] -= 1
-    return float((np.cumsum(changes[:-1]) > 0).mean())
+    covered: Bool[np.ndarray, " units"] = np.cumsum(changes[:-1]) > 0
+    return covered
+
+
+def _lack(covered: Bool[np.ndarray, " units"]) -> Lack:
+    borders = np.flatnonzero(np.diff(covered, prepend=True, append=True))
+    gaps = borders[1::2] - borders[::2]
+    return Lack(float(covered.mean()) if len(covered) else 0.0, int(gaps.max(initial=0)))
 
 
 @functools.cache

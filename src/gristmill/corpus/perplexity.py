@@ -9,6 +9,7 @@ decided by them, are the same on every machine.
 As CCNet (Wenzek et al. 2020) does, the documents of each language are divided by the figure into head, middle and tail.
 """
 
+import collections
 import ctypes
 import dataclasses
 import functools
@@ -23,8 +24,9 @@ from jaxtyping import Int, UInt8, UInt64
 
 from gristmill import artifact
 from gristmill.artifact import Artifact, open_artifact, write_json
-from gristmill.corpus.features import EXAMINED_BYTES, address, packed
+from gristmill.corpus.features import EXAMINED_BYTES, address, features, packed
 from gristmill.corpus.features import SOURCE as TEXT_SOURCE
+from gristmill.corpus.language import languages_of
 from gristmill.corpus.quality import SOURCE, distinct_of, mixed_array, read_arrays
 from gristmill.corpus.quality_training import documents_of, sample
 from gristmill.errors import CorruptArtifact, InputError
@@ -39,13 +41,15 @@ __all__ = [
     "context_keys",
     "millibits_by",
     "open_ngrams",
+    "report_on",
+    "texts_of",
     "thirds_of",
     "train_ngrams",
     "train_on",
 ]
 
 KIND = "ngrams"
-FORMAT = 1
+FORMAT = 2
 ARRAYS, SETTINGS = "ngrams.safetensors", "ngrams.json"
 THIRDS = ("head", "middle", "tail")
 
@@ -120,6 +124,17 @@ class NgramModel:
         starts, ends = _examined(data, offsets)
         bits = self.bits_of_buffer(data, offsets).astype(np.int64)
         millibits: Int[np.ndarray, " texts"] = bits * 1000 // (np.maximum(ends - starts, 1) << LOGARITHM_BITS)
+        return millibits.astype(np.int32)
+
+    def millibits_by_character(
+        self, data: UInt8[np.ndarray, " bytes"], offsets: Int[np.ndarray, " texts_and_one"]
+    ) -> Int[np.ndarray, " texts"]:
+        """Returns the thousandths of a bit for each character instead."""
+        bits = self.bits_of_buffer(data, offsets).astype(np.int64)
+        is_first = (data & 0xC0) != 0x80
+        places = zip(*_examined(data, offsets), strict=True)
+        characters = np.array([np.count_nonzero(is_first[start:end]) for start, end in places], np.int64)
+        millibits: Int[np.ndarray, " texts"] = bits * 1000 // (np.maximum(characters, 1) << LOGARITHM_BITS)
         return millibits.astype(np.int32)
 
     def bits_of_buffer(
@@ -240,6 +255,25 @@ def train_ngrams(config: NgramConfig, out: Path, *, seed: int = 0) -> Artifact:
     Raises:
         InputError: the sources hold no text.
     """
+    chosen, held_out = texts_of(config, seed=seed)
+    digest = hashlib.sha256(json.dumps([chosen, held_out]).encode()).hexdigest()
+    settings = {**dataclasses.asdict(config), "inputs": digest}
+    existing = artifact.find(out, artifact.artifact_key(KIND, FORMAT, settings, None, seed))
+    if existing is not None:
+        return existing
+    with artifact.draft(out, kind=KIND, format_version=FORMAT, config=settings, seed=seed) as work:
+        model = train_on(chosen, characters=config.characters, least=config.least)
+        model.write(work.path)
+        work.metrics.update(report_on(model, chosen, held_out))
+    return artifact.open_artifact(out, KIND, verify=False)
+
+
+def texts_of(config: NgramConfig, *, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Returns the texts that a model is trained on, and those that are held out.
+
+    Raises:
+        InputError: the sources hold no text.
+    """
     documents = documents_of(config.sources, config.exclude, config.text_column)
     wanted = round(config.training_bytes / (1 - config.valid_fraction))
     texts = [text for text, _ in sample(documents, seed, most_bytes=wanted)]
@@ -252,23 +286,25 @@ def train_ngrams(config: NgramConfig, out: Path, *, seed: int = 0) -> Artifact:
     for text in texts[len(held_out) :]:
         chosen.append(text.encode()[:left].decode("utf-8", "ignore"))
         left -= len(chosen[-1].encode())
-    digest = hashlib.sha256(json.dumps([chosen, held_out]).encode()).hexdigest()
-    settings = {**dataclasses.asdict(config), "inputs": digest}
-    existing = artifact.find(out, artifact.artifact_key(KIND, FORMAT, settings, None, seed))
-    if existing is not None:
-        return existing
-    with artifact.draft(out, kind=KIND, format_version=FORMAT, config=settings, seed=seed) as work:
-        model = train_on(chosen, characters=config.characters, least=config.least)
-        model.write(work.path)
-        work.metrics.update(
-            {
-                "training": {"documents": len(chosen), "text_bytes": config.training_bytes - left},
-                "contexts": len(model.arrays["keys"]),
-                "entries": len(model.arrays["entries"]),
-                "held_out": {"documents": len(held_out), "millibits_per_byte": _together(model, held_out)},
-            }
-        )
-    return artifact.open_artifact(out, KIND, verify=False)
+    return chosen, held_out
+
+
+def report_on(model: NgramModel, chosen: Sequence[str], held_out: Sequence[str]) -> dict[str, Any]:
+    """Returns what can be said of a model that was trained on the chosen texts: how large, in which languages, how good."""
+    sizes = [len(text.encode()) for text in chosen]
+    spoken: collections.Counter[str] = collections.Counter()
+    for language, size in zip(languages_of(features(chosen)), sizes, strict=True):
+        spoken[language] += size
+    return {
+        "training": {
+            "documents": len(chosen),
+            "text_bytes": sum(sizes),
+            "languages": dict(sorted(spoken.items())),
+        },
+        "contexts": len(model.arrays["keys"]),
+        "entries": len(model.arrays["entries"]),
+        "held_out": {"documents": len(held_out), "millibits_per_byte": _together(model, held_out)},
+    }
 
 
 def train_on(texts: Sequence[str], *, characters: int = 5, least: int = 2) -> NgramModel:

@@ -51,8 +51,11 @@ __all__ = [
     "QualityConfig",
     "area_interval",
     "area_under_curve",
+    "check_count",
     "documents_of",
+    "examples_of",
     "fit",
+    "fit_to",
     "proportion_interval",
     "read_examples",
     "sample",
@@ -123,19 +126,7 @@ def train_quality(
     Raises:
         InputError: there are too few documents, or nothing tells good from bad.
     """
-    if config.seed:
-        good = read_examples(config.seed, True, config, seed)
-        known = {_digest(example.text) for example in good}
-        wanted = len(good) + max(LEAST_DOCUMENTS, 2 * len(good))
-        bad = [
-            Example(text, False, source)
-            for text, source in sample(unlabelled, seed, most=min(wanted, config.most_documents))
-            if _digest(text) not in known
-        ]
-    else:
-        good = read_examples(config.good, True, config, seed)
-        bad = read_examples(config.bad, False, config, seed)
-    examples = good + bad
+    examples = examples_of(config, unlabelled, seed=seed)
     content = hashlib.sha256(
         "".join(sorted(f"{_digest(e.text)}{e.is_good}{e.source}" for e in examples)).encode()
     )
@@ -145,15 +136,37 @@ def train_quality(
     if existing is not None:
         return existing
     with artifact.draft(out, kind=KIND, format_version=FORMAT_VERSION, config=settings, seed=seed) as work:
-        classifier, report = fit(
-            examples,
-            labels="seed" if config.seed else "labelled",
-            folds=config.folds,
-            passages=config.passages,
-        )
+        classifier, report = fit_to(config, examples)
         classifier.write(work.path)
         work.metrics.update(report)
     return artifact.open_artifact(out, KIND, verify=False)
+
+
+def examples_of(
+    config: QualityConfig, unlabelled: Iterable[tuple[str, str]] = (), *, seed: int = 0
+) -> list[Example]:
+    """Returns what a classifier is trained on: labelled documents, or a seed and of `unlabelled` twice as many others.
+
+    Raises:
+        InputError: a source names nothing, or can't be read.
+    """
+    if not config.seed:
+        good = read_examples(config.good, True, config, seed)
+        return good + read_examples(config.bad, False, config, seed)
+    good = read_examples(config.seed, True, config, seed)
+    known = {_digest(example.text) for example in good}
+    wanted = len(good) + max(LEAST_DOCUMENTS, 2 * len(good))
+    return good + [
+        Example(text, False, source)
+        for text, source in sample(unlabelled, seed, most=min(wanted, config.most_documents))
+        if _digest(text) not in known
+    ]
+
+
+def fit_to(config: QualityConfig, examples: Sequence[Example]) -> tuple[QualityClassifier, dict[str, Any]]:
+    """Returns a classifier and the report on it, as `fit` does, by the settings of a config."""
+    labels: Literal["labelled", "seed"] = "seed" if config.seed else "labelled"
+    return fit(examples, labels=labels, folds=config.folds, passages=config.passages)
 
 
 def read_examples(sources: Sequence[str], is_good: bool, config: QualityConfig, seed: int) -> list[Example]:
@@ -227,11 +240,7 @@ def fit(
     chosen, twofold = _unambiguous(examples)
     counts = [sum(example.is_good == is_good for example in chosen) for is_good in (True, False)]
     for count, name in zip(counts, ("good", "bad" if labels == "labelled" else "unlabelled"), strict=True):
-        if count < LEAST_DOCUMENTS:
-            raise InputError(
-                f"there are {count} {name} documents, expected {LEAST_DOCUMENTS} or more",
-                "a few hundred of each class make a good classifier, 50 a rough one",
-            )
+        check_count(count, name)
     is_good = np.array([example.is_good for example in chosen])
     units = units_of([example.text for example in chosen])
     design = _design(units, passages)
@@ -263,6 +272,15 @@ def fit(
     }
     report["warnings"] = _warnings(report, labels)
     return classifier, report
+
+
+def check_count(count: int, name: str) -> None:
+    """Raises InputError where there are too few documents of a class."""
+    if count < LEAST_DOCUMENTS:
+        raise InputError(
+            f"there are {count} {name} documents, expected {LEAST_DOCUMENTS} or more",
+            "a few hundred of each class make a good classifier, 50 a rough one",
+        )
 
 
 def area_under_curve(

@@ -38,14 +38,22 @@ a menu with them; half a text of symbols or keywords they keep. benchmarks/corpu
 
 import dataclasses
 import decimal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt64
 
 from gristmill.corpus.features import FEATURES
-from gristmill.corpus.language import HAN_WEIGHT, Language, languages_of
+from gristmill.corpus.language import (
+    HAN_WEIGHT,
+    OF_LANGUAGE,
+    OF_SCRIPT,
+    Language,
+    Script,
+    languages_of,
+    script_of,
+)
 from gristmill.errors import InputError, did_you_mean
 
 __all__ = [
@@ -70,6 +78,8 @@ Figures = Any
 
 LANGUAGE = "language"
 """The reason of what is in none of the languages that are wanted."""
+SCRIPT = "script"
+"""The reason of what is in none of the scripts that are wanted."""
 _MILLION = 10**6
 _MOST = {False: 10**9, True: 1000}
 """The greatest threshold of a count, and of a quotient: 64 bits hold what they are multiplied to."""
@@ -202,6 +212,9 @@ class RuleSettings:
     """Other thresholds: gopher_quality.minimum_words = 20; false does without a rule."""
     languages: tuple[Language, ...] = ()
     """Languages that are kept: en, zh, mixed, other; all of them where none is named."""
+    scripts: tuple[Script, ...] = ()
+    """Scripts that are kept: latin, simplified, traditional, both (of these two), han (Chinese without a character that
+    tells), unspaced (Kana, Thai, …), other, none (no letters); all of them where none is named."""
 
     def __post_init__(self) -> None:
         """Checks what the types do not."""
@@ -215,8 +228,18 @@ class RuleSettings:
                 raise InputError(
                     f'languages: "{name}" is none that is told', did_you_mean(name, get_args(Language))
                 )
+        for script in self.scripts:
+            if script not in get_args(Script):
+                raise InputError(
+                    f'scripts: "{script}" is none that is told', did_you_mean(script, get_args(Script))
+                )
         for name, changes in self.change.items():
             self._check(name, changes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is dropped."""
+        return not (self.sets or self.languages or self.scripts)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -301,8 +324,8 @@ def columns_of(settings: RuleSettings) -> tuple[str, ...]:
     """Returns the features that `judge` looks at, in their order."""
     rules = settings.rules
     used = {"characters", *(name for rule in rules for name in (*rule.top, *rule.per))}
-    if rules or settings.languages:
-        used |= {*_OF_LANGUAGE}
+    if not settings.is_empty:
+        used |= {*(OF_SCRIPT if settings.scripts else OF_LANGUAGE)}
     return tuple(name for name in FEATURES if name in used)
 
 
@@ -338,16 +361,22 @@ def writings_of(figures: Figures) -> dict[Writing, Bool[np.ndarray, " documents"
     }
 
 
-_OF_LANGUAGE = ("letters", "latin", "han", "unspaced", "alphabetic_words", "function_words")
-
-
 def _languages(figures: Figures) -> Any:
-    columns = {name: _column(figures, name) for name in _OF_LANGUAGE}
+    return np.array(languages_of(_matrix(figures, OF_LANGUAGE)), dtype="U5")
+
+
+def _scripts(figures: Figures) -> Any:
+    return np.array(script_of(_matrix(figures, OF_SCRIPT)), dtype="U11")
+
+
+def _matrix(figures: Figures, names: Sequence[str]) -> Any:
+    """Some features, in their columns; the others are 0."""
+    columns = {name: _column(figures, name) for name in names}
     matrix = np.zeros((len(columns["letters"]), len(FEATURES)), dtype=np.int64)
     for i, name in enumerate(FEATURES):
         if name in columns:
             matrix[:, i] = columns[name]
-    return np.array(languages_of(matrix), dtype="U5")
+    return matrix
 
 
 def _apply(
@@ -360,6 +389,9 @@ def _apply(
     if settings.languages:
         names.append(LANGUAGE)
         found.append(~np.isin(_languages(figures), settings.languages))
+    if settings.scripts:
+        names.append(SCRIPT)
+        found.append(~np.isin(_scripts(figures), settings.scripts))
     writings = writings_of(figures) if rules else {}
     for rule in rules:
         names.append(rule.key)

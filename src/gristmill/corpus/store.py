@@ -5,11 +5,13 @@ units/NAME.attributes.parquet  a row for each: features, language, hashes
 units/NAME.broken.jsonl        what gave no text
 decisions/NAME.parquet         a row for each: kept or dropped, why, which split
 edits/NAME.parquet             what is replaced in texts when they are read out
-layout.json                    the units in their order, the groups, and the one document that is cut in two, if one is
+layout.json                    the units in their order, the groups, the one document that is cut in two, if one is, and
+                               the corpus that the validation text is that of, if it is another's
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -17,9 +19,9 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 
 from gristmill.artifact import Artifact, open_artifact, write_json
-from gristmill.corpus.decisions import DECISIONS
+from gristmill.corpus.decisions import DECISIONS, Reasons
 from gristmill.corpus.deduplicate import Units
-from gristmill.corpus.documents import BROKEN, ROW_BITS, TEXTS
+from gristmill.corpus.documents import ATTRIBUTES, BROKEN, OUTCOME, ROW_BITS, TEXTS
 from gristmill.corpus.edits import apply_edits, read_edits
 from gristmill.corpus.language import Language
 from gristmill.corpus.read import ReadOptions
@@ -78,10 +80,14 @@ def identity_of(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).digest()[:8].hex()
 
 
-def write_layout(directory: Path, units: Units, groups: Sequence[str], cut: Cut | None) -> None:
-    """Writes down the units in their order, the names of groups, and what is cut."""
+def write_layout(
+    directory: Path, units: Units, groups: Sequence[str], cut: Cut | None, validation: str | None = None
+) -> None:
+    """Writes down the units in their order, the names of groups, what is cut, and where validation text lies."""
     table = [{"name": name, "documents": n} for name, n in zip(units.names, units.documents, strict=True)]
-    layout = {"units": table, "groups": list(groups), "cut": None if cut is None else cut._asdict()}
+    layout = {
+        "units": table, "groups": list(groups), "cut": None if cut is None else cut._asdict(), "validation": validation,
+    }  # fmt: skip
     write_json(directory / LAYOUT, layout)
 
 
@@ -97,7 +103,22 @@ class Corpus:
         self._units: list[str] = [unit["name"] for unit in layout["units"]]
         self.groups: tuple[str, ...] = tuple(layout["groups"])
         """Sources and languages, "books/en"; "en" where sources have no names."""
-        self._cut = None if layout["cut"] is None else Cut(**layout["cut"])
+        self.cut = None if layout["cut"] is None else Cut(**layout["cut"])
+        """The document whose end is held out, if it is one."""
+        self.validation = None if layout["validation"] is None else self._at(layout["validation"])
+        """The corpus that the validation text is that of, if it is another's."""
+        if self.validation is not None:
+            self.groups = tuple(dict.fromkeys((*self.groups, *self.validation.groups)))
+
+    def _at(self, place: str) -> "Corpus":
+        path = Path(os.path.normpath(self.artifact.path / place))
+        try:
+            return Corpus(open_artifact(path, KIND, verify=False))
+        except InputError as error:
+            raise InputError(
+                f"{self.artifact.path} has the validation text of {path}, which is gone: {error.message}",
+                "put it back, or build the corpus anew",
+            ) from None
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -107,24 +128,56 @@ class Corpus:
     def documents(self, split: Split | None = None) -> Iterator[Document]:
         """Yields the documents of a split, or of both, always in the same order."""
         columns = ("digest", "text", "source", "start", "end", "metadata")
-        for key, row, is_valid, group in self._rows(split, columns):
+        for key, row, is_valid, group in self._rows(self._own(split), columns):
             document = Document(
                 row["digest"][:8].hex(), row["text"], row["source"], row["start"], row["end"],
                 "valid" if is_valid else "train", _language_in(self.groups[group]), json.loads(row["metadata"]),
             )  # fmt: skip
-            yield from self._halves(key, document, split)
+            yield from self._halves(key, document, self._own(split))
+        for other in self._others(split):
+            yield from other.documents("valid")
 
     def items(self, split: Split | None = None) -> Iterator[tuple[str, str, int, int]]:
         """Yields the id, the text, the key and the number of the group of each document, which is faster."""
-        for key, row, _, group in self._rows(split, ("digest", "text")):
-            for part in self._parts(key, row["text"], split):
+        for key, row, _, group in self._rows(self._own(split), ("digest", "text")):
+            for part in self._parts(key, row["text"], self._own(split)):
                 name = row["digest"][:8].hex() if part is row["text"] else identity_of(part)
                 yield name, part, key, group
+        for other in self._others(split):
+            for name, part, key, group in other.items("valid"):
+                yield name, part, key, self.groups.index(other.groups[group])
 
     def texts(self, split: Split | None = None) -> Iterator[str]:
         """Yields the texts alone, which is faster."""
-        for key, row, _, _ in self._rows(split, ("text",)):
-            yield from self._parts(key, row["text"], split)
+        for key, row, _, _ in self._rows(self._own(split), ("text",)):
+            yield from self._parts(key, row["text"], self._own(split))
+        for other in self._others(split):
+            yield from other.texts("valid")
+
+    def _own(self, split: Split | None) -> Split | Literal["none"] | None:
+        """What of a split is in this corpus itself."""
+        if self.validation is None:
+            return split
+        return "none" if split == "valid" else "train"
+
+    def _others(self, split: Split | None) -> "list[Corpus]":
+        return [] if self.validation is None or split == "train" else [self.validation]
+
+    def decided(self, attributes: Sequence[str] = ()) -> dict[str, Any]:
+        """Returns what was decided about all documents that were read, and attributes of them: an array for each column."""
+        import pyarrow.parquet
+
+        columns: dict[str, list[Any]] = {name: [] for name in ("reason", "by", "valid", *attributes)}
+        for unit in self._units:
+            decisions = self._decisions(unit)
+            for name in ("by", "valid"):
+                columns[name].append(decisions[name].to_numpy())
+            columns["reason"].append(decisions["reason"].cast("string").to_numpy().astype(object))
+            path = self.artifact.path / UNITS / f"{unit}.{ATTRIBUTES}"
+            table = pyarrow.parquet.read_table(path, columns=list(attributes))
+            for name in attributes:
+                columns[name].append(table[name].to_numpy())
+        return {name: np.concatenate(parts) if parts else np.array([]) for name, parts in columns.items()}
 
     def document(self, id: str) -> Document:
         """Returns the document whose id begins with `id`.
@@ -162,11 +215,11 @@ class Corpus:
                     }
                 yield entry
 
-    def _parts(self, key: int, text: str, split: Split | None) -> list[str]:
+    def _parts(self, key: int, text: str, split: Split | Literal["none"] | None) -> list[str]:
         """The text, or of one that is cut the halves that belong to a split."""
-        if self._cut is None or key != self._cut.key:
+        if self.cut is None or key != self.cut.key:
             return [text]
-        place = self._cut.character
+        place = self.cut.character
         return [text[:place]] * (split != "valid") + [text[place:]] * (split != "train")
 
     @property
@@ -205,6 +258,36 @@ class Corpus:
             group=self.groups[decided["group"]], split="valid" if decided["valid"] else "train",
         )  # fmt: skip
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The names of its units, in their order."""
+        return tuple(self._units)
+
+    def files(self) -> dict[str, dict[str, str]]:
+        """Returns for each unit the files that were read, and the name of the source of each, "" where it has none."""
+        import pyarrow.compute
+        import pyarrow.parquet
+
+        table: Any = self.artifact.manifest.config["sources"]
+        found: dict[str, dict[str, str]] = {}
+        for unit in self._units:
+            outcome = json.loads(
+                (self.artifact.path / UNITS / f"{unit}.{OUTCOME}").read_text(encoding="utf-8")
+            )
+            found[unit] = {source["path"]: "" for source in outcome["sources"]}
+            if not isinstance(table, Mapping):
+                continue
+            decisions = self._decisions(unit)
+            path = self.artifact.path / UNITS / f"{unit}.{TEXTS}"
+            rows = pyarrow.parquet.read_table(path, columns=["source"]).append_column(
+                "group", decisions["group"]
+            )
+            # a row without text is in any group
+            known = pyarrow.compute.not_equal(decisions["reason"].cast("string"), Reasons.FORGOTTEN)
+            few = rows.filter(known).group_by("source").aggregate([("group", "min")]).to_pylist()
+            found[unit] |= {row["source"]: self.groups[row["group_min"]].rpartition("/")[0] for row in few}
+        return found
+
     def superfluous_beside(self, key: int) -> Iterator[dict[str, Any]]:
         """Yields the documents that were dropped because this one has them."""
         for name in self._units:
@@ -216,9 +299,11 @@ class Corpus:
                     "cover": round(decisions["cover"][row].as_py(), 4),
                 }  # fmt: skip
 
-    def _halves(self, key: int, document: Document, split: Split | None) -> Iterator[Document]:
+    def _halves(
+        self, key: int, document: Document, split: Split | Literal["none"] | None
+    ) -> Iterator[Document]:
         """Yields the document, or the halves of one that is cut which belong to a split."""
-        cut = self._cut
+        cut = self.cut
         if cut is None or key != cut.key:
             yield document
             return
@@ -235,21 +320,21 @@ class Corpus:
         return pyarrow.parquet.read_table(self.artifact.path / DECISIONS / f"{name}.parquet")
 
     def _rows(
-        self, split: Split | None, columns: tuple[str, ...]
+        self, split: Split | Literal["none"] | None, columns: tuple[str, ...]
     ) -> Iterator[tuple[int, dict[str, Any], bool, int]]:
         """Yields the key of each kept document, the columns asked for, whether it is validation, and its group."""
         import pyarrow.compute
         import pyarrow.parquet
 
-        for name in self._units:
+        for name in self._units if split != "none" else ():
             decisions = self._decisions(name)
             kept = pyarrow.compute.equal(decisions["reason"].cast("string"), "").to_numpy()
             valid = decisions["valid"].to_numpy()
             first = int(name[:8], 16) >> 1 << ROW_BITS
             wanted = kept if split is None else kept & (valid if split == "valid" else ~valid)
-            if split == "valid" and self._cut is not None and self._cut.key >> ROW_BITS == first >> ROW_BITS:
+            if split == "valid" and self.cut is not None and self.cut.key >> ROW_BITS == first >> ROW_BITS:
                 wanted = wanted.copy()
-                wanted[self._cut.key - first] = True
+                wanted[self.cut.key - first] = True
             groups = decisions["group"].to_numpy()
             edits = read_edits(self.artifact.path, name) if "text" in columns else {}
             for row, values in self._of_unit(name, wanted, columns):

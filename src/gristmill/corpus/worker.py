@@ -1,6 +1,6 @@
 """A process that works for another: it reads what to do from its standard input and answers on its standard output.
 
-    python -m gristmill.corpus.worker PROCESS
+    python -c "from gristmill.corpus.worker import main; main()" PROCESS
 
 Messages are pickles with their length before them, between processes of one run only. It does not outlive the process
 that it works for, not even while it works.
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
-__all__ = ["Worker", "WorkerDiedError"]
+__all__ = ["Worker", "WorkerDiedError", "main"]
 
 _LENGTH = struct.Struct("<q")
 
@@ -33,7 +33,7 @@ class Worker:
     def __init__(self) -> None:
         """Starts the process."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gristmill.corpus.worker", str(os.getpid())],
+            [sys.executable, "-c", f"from {__name__} import main; main()", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -97,7 +97,8 @@ def _end_with(process: int) -> None:
     os._exit(1)
 
 
-def _main() -> None:
+def main() -> None:
+    """Works until there is nothing more to read, for the process whose number is the first argument."""
     threading.Thread(target=_end_with, args=(int(sys.argv[1]),), daemon=True).start()
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between
@@ -116,7 +117,3 @@ def _main() -> None:
             _send(stdout, answer)
         except (pickle.PicklingError, TypeError, AttributeError):
             _send(stdout, (True, RuntimeError(repr(answer[1]))))
-
-
-if __name__ == "__main__":
-    _main()

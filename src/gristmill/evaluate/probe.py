@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gristmill import rng
+from gristmill.augment import selftraining
 from gristmill.batch import Visibility
 from gristmill.errors import InputError
 from gristmill.evaluate.embed import padded, pooled, read, visibility_for
@@ -36,9 +37,12 @@ from gristmill.vocabulary import Vocabulary
 
 __all__ = [
     "Example",
+    "FittedProbe",
     "Labelled",
+    "ProbeFit",
     "ProbeSettings",
     "encode",
+    "fit_probe",
     "probe",
     "probe_figures",
     "probe_labelled",
@@ -184,6 +188,64 @@ def probe_labelled(
     Raises:
         InputError: there is nothing to learn from, or one class only.
     """
+    fitted = fit_probe(model, vocabulary, settings, train, seed=seed, visibility=visibility)
+    likeliest = fitted.probabilities(test.tokens)[0].argmax(axis=1)
+    predicted = [fitted.classes[i] for i in likeliest.tolist()]
+    return {
+        **probe_figures(predicted, test.labels, majority=Counter(train.labels).most_common(1)[0][0]),
+        "classes": len(fitted.classes),
+        "chance": 1 / len(fitted.classes),
+        "train_examples": len(train.tokens),
+        "train_examples_cut": fitted.cut,
+    }
+
+
+@final
+class FittedProbe:
+    """A fine-tuned copy of a model that tells classes."""
+
+    def __init__(
+        self,
+        classifier: "_Classifier",
+        classes: Sequence[str],
+        edges: Frame,
+        settings: ProbeSettings,
+        cut: int,
+    ) -> None:
+        """Takes what `fit_probe` has trained, and how many of its texts were longer than it reads."""
+        self.classes, self.cut = tuple(classes), cut
+        self._classifier, self._edges, self._settings = classifier, edges, settings
+
+    def probabilities(
+        self, texts: Sequence[Sequence[int]], passes: int = 1
+    ) -> Float[np.ndarray, "passes N classes"]:
+        """Returns the softmax of its scores for texts as tokens; surer than it is right, as fine-tuned models are.
+
+        Several passes are with dropout, each with another (Gal and Ghahramani 2016, arXiv:1506.02142); one is without.
+        """
+        cut, _ = _cut(texts, self._settings, self._classifier.model, self._edges)
+        scores = np.stack(
+            [_scores(self._classifier, cut, self._edges, None if passes == 1 else n) for n in range(passes)]
+        )
+        raised = np.exp(scores - scores.max(axis=2, keepdims=True))
+        shares: Float[np.ndarray, "passes N classes"] = raised / raised.sum(axis=2, keepdims=True)
+        return shares
+
+
+def fit_probe(
+    model: Model,
+    vocabulary: Vocabulary,
+    settings: ProbeSettings,
+    train: Labelled,
+    *,
+    seed: int,
+    visibility: Visibility | None = None,
+) -> FittedProbe:
+    """Returns a copy of a model, fine-tuned on labelled texts: a function of its arguments alone.
+
+    Raises:
+        InputError: there is nothing to learn from, or one class only.
+    """
     classes = sorted(set(train.labels))
     if len(classes) < 2:
         raise InputError(
@@ -196,16 +258,48 @@ def probe_labelled(
     numbers = {name: i for i, name in enumerate(classes)}
     labels = torch.tensor([numbers[label] for label in train.labels])
     _fine_tune(classifier, texts, labels, edges, settings, seed)
-    predicted = [
-        classes[i] for i in _predictions(classifier, _cut(test.tokens, settings, model, edges)[0], edges)
-    ]
-    return {
-        **probe_figures(predicted, test.labels, majority=Counter(train.labels).most_common(1)[0][0]),
-        "classes": len(classes),
-        "chance": 1 / len(classes),
-        "train_examples": len(texts),
-        "train_examples_cut": cut,
-    }
+    return FittedProbe(classifier, classes, edges, settings, cut)
+
+
+@final
+class ProbeFit:
+    """Fine-tunes copies of a model on texts with labels, as self-training asks for (`augment.selftraining.Fit`)."""
+
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        settings: ProbeSettings,
+        *,
+        objective: Objective | None = None,
+    ) -> None:
+        """Takes a model and how to fine-tune it; the files in the settings are not read."""
+        self._model, self._tokenizer, self._settings = model, tokenizer, settings
+        self._visibility = visibility_for(objective, model.config)
+
+    def __call__(self, examples: Sequence[selftraining.Example], seed: int) -> selftraining.Predictor:
+        """Returns a predictor of the examples' classes."""
+        train = encode(self._tokenizer, [Example(text=e.text, label=e.label) for e in examples])
+        vocabulary = self._tokenizer.vocabulary()
+        fitted = fit_probe(
+            self._model, vocabulary, self._settings, train, seed=seed, visibility=self._visibility
+        )
+        return _TextPredictor(fitted, self._tokenizer)
+
+
+@final
+class _TextPredictor:
+    """A fitted probe that is given texts."""
+
+    def __init__(self, fitted: FittedProbe, tokenizer: Tokenizer) -> None:
+        self._fitted, self._tokenizer = fitted, tokenizer
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._fitted.classes
+
+    def probabilities(self, texts: Sequence[str], passes: int = 1) -> Float[np.ndarray, "passes N classes"]:
+        return self._fitted.probabilities(self._tokenizer.encode_batch(list(texts)), passes)
 
 
 def probe_figures(predicted: Sequence[str], truth: Sequence[str], *, majority: str) -> dict[str, Any]:
@@ -315,17 +409,21 @@ def _batches(
 
 
 @torch.no_grad()
-def _predictions(classifier: _Classifier, texts: Sequence[Sequence[int]], edges: Frame) -> list[int]:
-    classifier.eval()
+def _scores(
+    classifier: _Classifier, texts: Sequence[Sequence[int]], edges: Frame, dropout_pass: int | None
+) -> Float[np.ndarray, "N classes"]:
+    """The scores of the classes for each text, with dropout where a pass is named."""
+    classifier.train(dropout_pass is not None)
     device = classifier.head.weight.device
-    lengths = np.array([len(text) for text in texts]) + edges.size
+    lengths = np.array([len(text) for text in texts], dtype=np.int64) + edges.size
     order = np.argsort(lengths, kind="stable")
-    predicted = np.empty(len(texts), dtype=np.int64)
-    for rows in batches_by_length(lengths[order], BATCH_TOKENS):
+    scores = np.empty((len(texts), classifier.head.out_features), dtype=np.float32)
+    for number, rows in enumerate(batches_by_length(lengths[order], BATCH_TOKENS)):
         tokens, segments = (x.to(device) for x in padded([texts[i] for i in order[rows]], edges))
-        predicted[order[rows]] = classifier(tokens, segments).argmax(1).cpu().numpy()
-    found: list[int] = predicted.tolist()
-    return found
+        seed = 0 if dropout_pass is None else rng.derive(dropout_pass, "probe vote", number)
+        scores[order[rows]] = classifier(tokens, segments, seed).cpu().numpy()
+    classifier.eval()
+    return scores
 
 
 def _cut(

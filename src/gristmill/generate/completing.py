@@ -70,10 +70,11 @@ def complete(
     settings: SamplingSettings,
     *,
     batch_size: int = 16,
+    seeds: Sequence[int] | None = None,
 ) -> list[Completion]:
-    """Returns how the model continues each prompt, in their order."""
+    """Returns how the model continues each prompt, in their order; arguments are those of `stream`."""
     done: dict[int, Completion] = {}
-    for piece in stream(decoder, tokenizer, prompts, settings, batch_size=batch_size):
+    for piece in stream(decoder, tokenizer, prompts, settings, batch_size=batch_size, seeds=seeds):
         if piece.completion is not None:
             done[piece.index] = piece.completion
     return [done[index] for index in range(len(prompts))]
@@ -86,8 +87,11 @@ def stream(
     settings: SamplingSettings,
     *,
     batch_size: int = 16,
+    seeds: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Yields the text of each prompt as it comes, `batch_size` prompts at a time.
+
+    With `seeds`, one for each prompt, that of the settings is not used.
 
     Raises:
         InputError: a prompt is empty and the tokenizer has no token that begins a text.
@@ -99,7 +103,7 @@ def stream(
         if not tokens:
             raise InputError("an empty prompt has no tokens to go on from", "give at least one character")
         # the seed goes by the prompt and how often it came before, not by its place among others
-        seed = rng.derive(settings.seed, "generate", prompt, seen[prompt])
+        seed = rng.derive(settings.seed, "generate", prompt, seen[prompt]) if seeds is None else seeds[index]
         seen[prompt] += 1
         waiting.append(_Sequence(index, prompt, tokens, settings, seed, decoder.window))
     for first in range(0, len(waiting), batch_size):

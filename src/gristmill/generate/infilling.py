@@ -185,6 +185,7 @@ def infill(
     way: Way | None = None,
     gap: str = GAP,
     batch_size: int = 16,
+    seeds: Sequence[int] | None = None,
 ) -> list[Filling]:
     """Returns each text with its gaps filled, in their order.
 
@@ -196,6 +197,7 @@ def infill(
         way: how the model was trained to fill gaps, from `way_for`; by default what the tokenizer is made for.
         gap: what marks a gap in the texts.
         batch_size: texts that are filled together.
+        seeds: one for each text, in place of that of the sampling settings.
 
     Raises:
         InputError: a text has no gap or too many, the tokenizer lacks what is needed, or the model is of another
@@ -216,7 +218,7 @@ def infill(
         written = [best[0] for best in found]
     else:
         written = generate_sequences(
-            model, sources, settings, start=start, end=end, rules=rules, batch_size=batch_size
+            model, sources, settings, start=start, end=end, rules=rules, batch_size=batch_size, seeds=seeds
         )
     return [way.filling(tokenizer, *each) for each in zip(split, written, strict=True)]
 

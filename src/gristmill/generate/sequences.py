@@ -146,6 +146,7 @@ def generate_sequences(
     end: int | None,
     rules: Sequence[Rule] | None = None,
     batch_size: int = 16,
+    seeds: Sequence[int] | None = None,
 ) -> list[Written]:
     """Returns what the model writes about each source, in their order: drawn, or the likeliest at temperature 0.
 
@@ -158,6 +159,7 @@ def generate_sequences(
         end: the token that ends a sequence, if any.
         rules: for each source, which tokens may come next.
         batch_size: sources that are read together.
+        seeds: one for each source, in place of that of the settings.
 
     Raises:
         InputError: the model is of another kind, or a source is empty, too long or of another vocabulary.
@@ -170,6 +172,8 @@ def generate_sequences(
     for index, source in enumerate(sources):
         key = tuple(source)
         seed = rng.derive(settings.seed, "write", " ".join(map(str, key)), seen[key])
+        if seeds is not None:
+            seed = seeds[index]
         seen[key] += 1
         rows.append(_Row(key, [start], None if rules is None else rules[index], seed))
     for batch in _batches(rows, batch_size):

@@ -14,6 +14,7 @@ __all__ = ["SHORT", "explanation", "mark", "render_comparison", "summary", "verd
 SHOWN = {
     "parameters": rounded_count,
     "tokens": rounded_count,
+    "unique tokens": rounded_count,
     "operations": flop,
     "training seconds": duration,
     "CPU seconds": duration,

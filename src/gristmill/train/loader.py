@@ -14,7 +14,7 @@ from gristmill.corpus.mix import Schedule, schedule
 from gristmill.corpus.rows import Plan, places_of_rows, plan_epoch, plan_round, read_rows
 from gristmill.corpus.shards import TokenStore
 from gristmill.objectives.base import Objective
-from gristmill.rng import stream
+from gristmill.rng import derive, stream
 from gristmill.train.schedule import parse_budget
 from gristmill.train.settings import PretrainSettings
 from gristmill.vocabulary import Vocabulary
@@ -150,7 +150,7 @@ class Loader:
         progress = min(1.0, number / max(1, steps))
         batch = self.objective.prepare(rows, rng, progress)
         if self.noise is not None and self.vocabulary is not None:
-            batch = self.noise.apply(batch, stream(self.seed, "noise", number), progress, self.vocabulary)
+            batch = self.noise.into(batch, derive(self.seed, "noise", number), progress, self.vocabulary)
         documents = [self.store.document_ids[d] for row in rows.documents for d in row]
         return Step(
             batches=batch.split(self.micro_rows),

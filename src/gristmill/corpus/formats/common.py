@@ -33,6 +33,10 @@ class Record(NamedTuple):
     start: int
     end: int
     metadata: Row
+    repairs: tuple[str, ...] = ()
+    """What had to be done to read it at all, by the names that it is counted by."""
+    note: str = ""
+    """The same in words where somebody should know."""
 
 
 class Broken(NamedTuple):

@@ -38,10 +38,14 @@ typedef struct {
 
 typedef struct {
     uint64_t key;
-    uint32_t stamp;
-    int32_t count;
-    int64_t first;
+    int32_t count; /* 0: nobody sits here */
+    int32_t first;
 } Slot;
+
+typedef struct {
+    int32_t place; /* where a run of words begins that stands in the text twice or more */
+    int32_t seat;  /* its slot */
+} Again;
 
 typedef struct {
     uint32_t *points;
@@ -49,11 +53,12 @@ typedef struct {
     int64_t room;
     Word *words;
     int64_t word_room;
+    Again *again;
+    int64_t again_room;
     int64_t *ends; /* of the pieces that were taken off the end of a chunk, the last first */
     int64_t end_room;
     Slot *slots;
     int64_t slot_room; /* a power of two */
-    uint32_t stamp;
 } Scratch;
 
 static uint64_t mixed(uint64_t h) {
@@ -108,29 +113,35 @@ static int reserve_slots(Scratch *s, int64_t elements) {
     while (wanted < 2 * elements + 2) wanted *= 2;
     if (wanted <= s->slot_room) return 1;
     free(s->slots);
-    s->slots = calloc((size_t)wanted, sizeof(Slot));
+    s->slots = malloc((size_t)wanted * sizeof(Slot));
     s->slot_room = s->slots ? wanted : 0;
-    s->stamp = 0;
     return s->slots != NULL;
+}
+
+static int reserve_again(Scratch *s, int64_t count) {
+    if (count <= s->again_room) return 1;
+    free(s->again);
+    s->again = malloc((size_t)(2 * count) * sizeof(Again));
+    s->again_room = s->again ? 2 * count : 0;
+    return s->again != NULL;
 }
 
 static void release(Scratch *s) {
     free(s->points);
     free(s->classes);
     free(s->words);
+    free(s->again);
     free(s->ends);
     free(s->slots);
 }
 
-/* A set that is emptied by counting up: returns the slot of a key, new with count 0. `mask` limits it to what is needed. */
+/* Returns the slot of a key, a new one with count 0, which the caller raises. `mask` limits the set to what is needed. */
 static Slot *slot_of(Scratch *s, uint64_t key, int64_t mask) {
     int64_t at = (int64_t)(key & (uint64_t)mask);
-    while (s->slots[at].stamp == s->stamp && s->slots[at].key != key) at = (at + 1) & mask;
+    while (s->slots[at].count && s->slots[at].key != key) at = (at + 1) & mask;
     Slot *slot = &s->slots[at];
-    if (slot->stamp != s->stamp) {
-        slot->stamp = s->stamp;
+    if (!slot->count) {
         slot->key = key;
-        slot->count = 0;
         slot->first = -1;
     }
     return slot;
@@ -139,16 +150,22 @@ static Slot *slot_of(Scratch *s, uint64_t key, int64_t mask) {
 static int64_t empty_set(Scratch *s, int64_t elements) {
     int64_t size = 64;
     while (size < 2 * elements + 2) size *= 2;
-    if (++s->stamp == 0) { /* after four billion sets */
-        memset(s->slots, 0, (size_t)s->slot_room * sizeof(Slot));
-        s->stamp = 1;
-    }
+    memset(s->slots, 0, (size_t)size * sizeof(Slot));
     return size - 1;
 }
 
 static int64_t decode(const uint8_t *data, int64_t bytes, uint32_t *points) {
     int64_t n = 0, i = 0;
     while (i < bytes) {
+        while (i + 8 <= bytes) { /* eight at a time where they are ASCII */
+            uint64_t eight;
+            memcpy(&eight, data + i, 8);
+            if (eight & 0x8080808080808080ULL) break;
+            for (int j = 0; j < 8; j++) points[n + j] = data[i + j];
+            n += 8;
+            i += 8;
+        }
+        if (i >= bytes) break;
         uint32_t c = data[i];
         if (c < 0x80) { points[n++] = c; i += 1; }
         else if (c < 0xe0) { points[n++] = (c & 31) << 6 | (data[i + 1] & 63); i += 2; }
@@ -193,7 +210,7 @@ static int64_t special(const uint32_t *p, const uint16_t *k, int64_t start, int6
     if (p[end - 1] == '.' || p[start] == 'a') {
         if (length == 2 && p[end - 1] == '.' && p[start] >= 'a' && p[start] <= 'z') return end;
         for (size_t i = 0; i < sizeof(ABBREVIATIONS) / sizeof(*ABBREVIATIONS); i++)
-            if (same(p, start, end, ABBREVIATIONS[i])) return end;
+            if (p[start] == (uint32_t)ABBREVIATIONS[i][0] && same(p, start, end, ABBREVIATIONS[i])) return end;
     }
     if (same(p, start, end, "cannot") || same(p, start, end, "Cannot")) return start + 3;
     int64_t cut = -1;
@@ -317,7 +334,7 @@ static int64_t add_chunk(Scratch *s, int64_t n, int64_t start, int64_t end) {
     const uint16_t *k = s->classes;
     int plain = 1;
     for (int64_t i = start; i < end && plain; i++) plain = (k[i] & CLASS) == LETTER;
-    if (plain && special(p, k, start, end) < 0) return add_word(s, n, start, end);
+    if (plain && (end - start != 6 || special(p, k, start, end) < 0)) return add_word(s, n, start, end); /* cannot */
     int64_t ends = 0, cut;
     while (start < end && (cut = special(p, k, start, end)) < 0) {
         int64_t before = prefix(p, k, start, end);
@@ -393,51 +410,76 @@ static int64_t find_words(Scratch *s, int64_t length) {
 
 /* --- repetition ---------------------------------------------------------------------------------------------------- */
 
-/* Notes a piece of text and returns its length if it stood there before, else 0. */
-static int64_t seen_before(Scratch *s, int64_t mask, int64_t start, int64_t end) {
-    Slot *slot = slot_of(s, mixed(hash_points(s->points, start, end) + (uint64_t)(end - start)), mask);
-    return slot->count++ ? 1 : 0;
+/* The hash of a line or paragraph, two characters at a time. */
+static uint64_t hash_piece(const uint32_t *points, int64_t start, int64_t end) {
+    uint64_t h = 0x9e3779b97f4a7c15ULL + (uint64_t)(end - start), two;
+    int64_t i = start;
+    for (; i + 2 <= end; i += 2) {
+        memcpy(&two, points + i, 8);
+        h = (h ^ two) * 0xd6e8feb86659fd93ULL;
+        h ^= h >> 32;
+    }
+    if (i < end) h = (h ^ points[i]) * 0xd6e8feb86659fd93ULL;
+    return mixed(h);
 }
 
-/* Makes the hashes of runs of n words from those of n - 1. */
-static void longer_runs(Word *words, int64_t count, int n) {
-    for (int64_t i = 0; i + n <= count; i++) words[i].run = mixed(words[i].run * 31 + words[i + n - 1].hash);
-}
+/* Notes a piece of text and returns whether it stood there before. */
+static int seen_before(Scratch *s, int64_t mask, uint64_t hash) { return slot_of(s, hash, mask)->count++ > 0; }
 
 static int64_t characters_of(const Word *words, int64_t i, int n) {
     return words[i + n - 1].before + words[i + n - 1].end - words[i + n - 1].start - words[i].before;
 }
 
-/* Characters of the most frequent run of n words, spaces between them counted, times how often it stands there. */
-static int64_t top_run(Scratch *s, int64_t words, int n) {
-    if (words < n) return 0;
-    int64_t mask = empty_set(s, words), best = 0, best_first = 0;
-    for (int64_t i = 0; i + n <= words; i++) {
-        Slot *slot = slot_of(s, s->words[i].run, mask);
-        if (slot->first < 0) slot->first = i;
-        slot->count++;
-        if (slot->count > best || (slot->count == best && slot->first < best_first)) {
-            best = slot->count;
-            best_first = slot->first;
+/* What is repeated, by runs of 2 to 10 words. A run that stands in a text twice begins with a shorter one that does, so
+ * each length looks at the places only that the one before has left: `again`. Returns 0 where memory ran out. */
+static int count_runs(Scratch *s, int64_t count, int64_t *out) {
+    if (!reserve_again(s, count)) return 0;
+    enum { AHEAD = 8, SEEN = -2 };
+    Word *words = s->words;
+    int64_t left = count;
+    for (int64_t i = 0; i < count; i++) s->again[i].place = (int32_t)i;
+    for (int n = 2; n <= 10 && n <= count; n++) {
+        while (left && s->again[left - 1].place + n > count) left--;
+        int64_t mask = empty_set(s, left), best = 0, best_first = 0, found = 0, total = 0, from = 0;
+        for (int64_t j = 0; j < left; j++) {
+            int64_t i = s->again[j].place;
+            words[i].run = mixed(words[i].run * 31 + words[i + n - 1].hash);
         }
-    }
-    return best * (characters_of(s->words, best_first, n) + n - 1);
-}
-
-/* Characters in runs of n words that stood there before, none counted twice. */
-static int64_t repeated_runs(Scratch *s, int64_t words, int n) {
-    int64_t mask = empty_set(s, words), total = 0, i = 0;
-    while (i + n <= words) {
-        Slot *slot = slot_of(s, s->words[i].run, mask);
-        if (slot->count) {
-            total += characters_of(s->words, i, n);
-            i += n;
-        } else {
-            slot->count = 1;
-            i++;
+        for (int64_t j = 0; j < left; j++) {
+            if (j + AHEAD < left) __builtin_prefetch(&s->slots[words[s->again[j + AHEAD].place].run & (uint64_t)mask], 1);
+            int32_t i = s->again[j].place;
+            Slot *slot = slot_of(s, words[i].run, mask);
+            s->again[j].seat = (int32_t)(slot - s->slots);
+            if (slot->first < 0) slot->first = i;
+            slot->count++;
+            if (slot->count > best || (slot->count == best && slot->first < best_first)) {
+                best = slot->count;
+                best_first = slot->first;
+            }
         }
+        /* the most frequent run, spaces in it counted, times how often it stands there; the first where none is twice */
+        if (n <= 4) {
+            if (best < 2) best = 1, best_first = 0;
+            out[TOP_2 + n - 2] = best * (characters_of(words, best_first, n) + n - 1);
+        }
+        for (int64_t j = 0; best > 1 && j < left; j++) {
+            Again one = s->again[j];
+            Slot *slot = &s->slots[one.seat];
+            if (slot->count < 2) continue;
+            s->again[found++] = one;
+            /* characters in runs that stood there before, none counted twice */
+            if (n < 5 || one.place < from) continue;
+            if (slot->first == SEEN) {
+                total += characters_of(words, one.place, n);
+                from = one.place + n;
+            } else {
+                slot->first = SEEN;
+            }
+        }
+        left = found;
+        if (n >= 5) out[REPEATED_5 + n - 5] = total;
     }
-    return total;
+    return 1;
 }
 
 /* --- lines --------------------------------------------------------------------------------------------------------- */
@@ -471,28 +513,59 @@ static int64_t without_citations(const uint32_t *p, int64_t start, int64_t end) 
     return end;
 }
 
+/* Whether more than a thousand characters stand together without white space; a Chinese one begins anew. */
+static int has_long_run(const uint16_t *k, int64_t start, int64_t end) {
+    enum { MOST = 1000 };
+    while (start + MOST < end) { /* from the end of what would be such a run, which skips nearly all */
+        int64_t i = start + MOST;
+        while (i > start && (k[i] & CLASS) != SPACE && (k[i] & CLASS) != HAN) i--;
+        if ((k[i] & CLASS) == SPACE) start = i + 1;
+        else if (i > start) start = i;
+        else return 1;
+    }
+    return 0;
+}
+
+/* Whether there are three pieces between white space; a character of a script without spaces is one. */
+static int has_three_pieces(const uint16_t *k, int64_t start, int64_t end) {
+    int64_t pieces = 0, run = 0;
+    for (int64_t i = start; i < end && pieces < 3; i++) {
+        int kind = k[i] & CLASS;
+        pieces += kind != SPACE && (run == 0 || kind == HAN || kind == UNSPACED);
+        run = kind == SPACE ? 0 : 1;
+    }
+    return pieces >= 3;
+}
+
+/* Whether what C4 looks for in lines may be anywhere in a text: { and parts of javascript, lorem ipsum and the POLICIES. */
+static int is_suspicious(const uint8_t *data, int64_t bytes) {
+    uint8_t found = 0;
+    for (int64_t i = 0; i < bytes; i++) found |= data[i] == '{';
+    for (int64_t i = 0; i + 5 <= bytes; i++) {
+        uint8_t a = data[i] | 32, b = data[i + 1] | 32, c = data[i + 2] | 32, d = data[i + 3] | 32, e = data[i + 4] | 32;
+        found |= (uint8_t)((a == 'c') & (b == 'o') & (c == 'o') & (d == 'k') & (e == 'i'));
+        found |= (uint8_t)((a == 'v') & (b == 'a') & (c == 'c') & (d == 'y') & (e == ' '));
+        found |= (uint8_t)((a == 'r') & (b == 'm') & (c == 's') & (d == ' ') & (e == 'o'));
+        found |= (uint8_t)((a == 'v') & (b == 'a') & (c == 's') & (d == 'c') & (e == 'r'));
+        found |= (uint8_t)((a == 'e') & (b == 'm') & (c == ' ') & (d == 'i') & (e == 'p'));
+    }
+    return found;
+}
+
 /* The rules of C4 for one line without the white space around it. `words` are those of find_words in it. */
-static void c4_line(const Scratch *s, int64_t start, int64_t end, const Word *words, int64_t count, int64_t *out) {
+static void c4_line(const Scratch *s, int64_t start, int64_t end, int suspicious, const Word *words, int64_t count,
+                    int64_t *out) {
     const uint32_t *p = s->points;
     const uint16_t *k = s->classes;
-    int64_t pieces = 0, longest = 0, run = 0;
-    for (int64_t i = start; i < end; i++) {
-        if ((k[i] & CLASS) == SPACE) {
-            run = 0;
-        } else {
-            pieces += run == 0 || (k[i] & CLASS) == HAN || (k[i] & CLASS) == UNSPACED;
-            run = (k[i] & CLASS) == HAN ? 1 : run + 1;
-            if (run > longest) longest = run;
-        }
-    }
-    if (longest > 1000) return;
+    if (has_long_run(k, start, end)) return;
     int64_t stop = without_citations(p, start, end);
     if (stop <= start) return;
     uint32_t last = p[stop - 1];
     int ended = (k[stop - 1] & TERMINAL) || last == '"' || last == '\'' || last == 0x201d || last == 0x300d || last == 0xff1b;
-    if (!ended || (stop - start >= 3 && last == '.' && p[stop - 2] == '.' && p[stop - 3] == '.') || pieces < 3) return;
+    if (!ended || (stop - start >= 3 && last == '.' && p[stop - 2] == '.' && p[stop - 3] == '.')) return;
+    if (!has_three_pieces(k, start, end)) return;
     int script = 0, policy = 0;
-    for (int64_t i = start; i < stop; i++) {
+    for (int64_t i = start; i < stop && suspicious; i++) {
         switch (p[i]) {
         case '{': out[C4_BRACKETS] = 1; break;
         case 'l': case 'L': if (starts(p + i, stop - i, "lorem ipsum")) out[C4_LOREM_IPSUM] = 1; break;
@@ -518,16 +591,26 @@ static void c4_line(const Scratch *s, int64_t start, int64_t end, const Word *wo
     }
 }
 
-static void count_lines(Scratch *s, int64_t length, int64_t words, int64_t *out) {
+static void count_block(Scratch *s, int64_t mask, uint64_t hash, int64_t size, int64_t *out) {
+    out[BLOCKS]++;
+    if (seen_before(s, mask, hash ^ 0x5bd1e995c6b7a3f1ULL)) { /* in a set with the lines, of which some are no blocks */
+        out[REPEATED_BLOCKS]++;
+        out[REPEATED_BLOCK_CHARACTERS] += size;
+    }
+}
+
+static void count_lines(Scratch *s, int64_t length, int64_t words, int suspicious, int64_t *out) {
     const uint32_t *p = s->points;
     const uint16_t *k = s->classes;
-    int64_t word = 0, elements = out[NEWLINES] + 2, mask = empty_set(s, elements);
+    int64_t word = 0, elements = out[NEWLINES] + 2, mask = empty_set(s, 2 * elements);
+    /* blocks: what line feeds, however many, divide; empty ones at the beginning and the end where a line feed is there */
     for (int64_t start = 0; start < length;) {
         int64_t end = start;
         while (end < length && p[end] != '\n') end++;
         int64_t first = start, last = end;
         while (first < last && (k[first] & CLASS) == SPACE) first++;
         while (last > first && (k[last - 1] & CLASS) == SPACE) last--;
+        uint64_t hash = hash_piece(p, start, end);
         out[LINES]++;
         if (first < last) {
             out[BULLET_LINES] += p[first] == 0x2022 || p[first] == '-';
@@ -535,28 +618,16 @@ static void count_lines(Scratch *s, int64_t length, int64_t words, int64_t *out)
             out[WRITTEN_LINES]++;
             out[ENDED_LINES] += (k[end - 1] & TERMINAL) != 0;
             out[SHORT_LINES] += end - start <= 30;
-            if (seen_before(s, mask, start, end)) out[REPEATED_LINE_CHARACTERS] += end - start;
+            if (seen_before(s, mask, hash)) out[REPEATED_LINE_CHARACTERS] += end - start;
             while (word < words && s->words[word].start < first) word++;
             int64_t next = word;
             while (next < words && s->words[next].start < last) next++;
-            c4_line(s, first, last, s->words + word, next - word, out);
+            c4_line(s, first, last, suspicious, s->words + word, next - word, out);
             word = next;
         }
+        if (start < end || start == 0) count_block(s, mask, hash, end - start, out);
+        if (end == length - 1) count_block(s, mask, hash_piece(p, end, end), 0, out);
         start = end + 1;
-    }
-    /* blocks: what line feeds, however many, divide; an empty one at the end where the text ends with a line feed */
-    mask = empty_set(s, elements);
-    for (int64_t start = 0; length;) {
-        int64_t end = start;
-        while (end < length && p[end] != '\n') end++;
-        out[BLOCKS]++;
-        if (seen_before(s, mask, start, end)) {
-            out[REPEATED_BLOCKS]++;
-            out[REPEATED_BLOCK_CHARACTERS] += end - start;
-        }
-        if (end >= length) break;
-        start = end;
-        while (start < length && p[start] == '\n') start++;
     }
     /* paragraphs: what two line feeds or more divide, in the text without the white space around it */
     mask = empty_set(s, elements);
@@ -567,7 +638,7 @@ static void count_lines(Scratch *s, int64_t length, int64_t words, int64_t *out)
         int64_t end = start;
         while (end < stop && !(p[end] == '\n' && end + 1 < stop && p[end + 1] == '\n')) end++;
         out[PARAGRAPHS]++;
-        if (seen_before(s, mask, start, end)) {
+        if (seen_before(s, mask, hash_piece(p, start, end))) {
             out[REPEATED_PARAGRAPHS]++;
             out[REPEATED_PARAGRAPH_CHARACTERS] += end - start;
         }
@@ -579,14 +650,23 @@ static void count_lines(Scratch *s, int64_t length, int64_t words, int64_t *out)
 
 /* --- all of it ----------------------------------------------------------------------------------------------------- */
 
-static int member(const uint64_t *sorted, int64_t count, uint64_t key) {
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (sorted[middle] < key) low = middle + 1;
-        else high = middle;
+/* A few words by their hashes. */
+enum { SEATS = 256 };
+typedef struct { uint64_t keys[SEATS]; } Few;
+
+static void fill(Few *few, const uint64_t *keys, int64_t count) {
+    memset(few, 0, sizeof(*few));
+    for (int64_t i = 0; i < count && i < SEATS / 2; i++) {
+        uint64_t at = keys[i] % SEATS;
+        while (few->keys[at]) at = (at + 1) % SEATS;
+        few->keys[at] = keys[i];
     }
-    return low < count && sorted[low] == key;
+}
+
+static int member(const Few *few, uint64_t key) {
+    uint64_t at = key % SEATS;
+    while (few->keys[at] && few->keys[at] != key) at = (at + 1) % SEATS;
+    return few->keys[at] == key;
 }
 
 static uint64_t lower_hash(const uint32_t *p, int64_t start, int64_t end) {
@@ -598,41 +678,79 @@ static uint64_t lower_hash(const uint32_t *p, int64_t start, int64_t end) {
     return mixed(h);
 }
 
-static int count_text(Scratch *s, int64_t length, const uint64_t *stop_words, int64_t stops, const uint64_t *function_words,
-                       int64_t functions, const uint32_t *han_stops, int64_t han_count, int64_t *out) {
-    const uint32_t *p = s->points;
-    const uint16_t *k = s->classes;
-    uint64_t han_found = 0, stop_found = 0;
-    out[CHARACTERS] = length;
-    for (int64_t i = 0; i < length; i++) {
-        switch (k[i] & CLASS) {
-        case LETTER: out[LETTERS]++; out[LATIN] += p[i] < 0x250; break;
-        case MARK: out[LETTERS]++; break;
-        case DIGIT: out[DIGITS]++; break;
-        case SPACE: out[SPACES]++; out[NEWLINES] += p[i] == '\n'; break;
-        case PUNCTUATION: out[PUNCTUATIONS]++; break;
-        case HAN:
-            out[LETTERS]++;
-            out[HANS]++;
-            out[SIMPLIFIEDS] += (k[i] & SIMPLIFIED) != 0;
-            out[TRADITIONALS] += (k[i] & TRADITIONAL) != 0;
-            for (int64_t j = 0; j < han_count; j++)
-                if (p[i] == han_stops[j]) han_found |= 1ULL << j;
-            break;
-        case UNSPACED: out[LETTERS]++; out[UNSPACEDS]++; break;
-        case CONTROL: out[CONTROLS]++; break;
-        default: out[SYMBOLS]++;
+/* How many characters are what. In blocks, so that a compiler can count in many short numbers at a time. */
+static void count_characters(const uint32_t *p, const uint16_t *k, int64_t length, int64_t *out) {
+    enum { BLOCK = 1 << 14 };
+    for (int64_t from = 0; from < length; from += BLOCK) {
+        int64_t size = length - from < BLOCK ? length - from : BLOCK;
+        uint16_t letter = 0, mark = 0, digit = 0, space = 0, punctuation = 0, han = 0, unspaced = 0, control = 0;
+        uint16_t simplified = 0, traditional = 0;
+        for (int64_t i = 0; i < size; i++) {
+            uint16_t flags = k[from + i], kind = flags & CLASS;
+            letter += kind == LETTER;
+            mark += kind == MARK;
+            digit += kind == DIGIT;
+            space += kind == SPACE;
+            punctuation += kind == PUNCTUATION;
+            han += kind == HAN;
+            unspaced += kind == UNSPACED;
+            control += kind == CONTROL;
+            simplified += (flags & (CLASS | SIMPLIFIED)) == (HAN | SIMPLIFIED);
+            traditional += (flags & (CLASS | TRADITIONAL)) == (HAN | TRADITIONAL);
         }
-        out[HASHES] += p[i] == '#';
-        out[ELLIPSES] += p[i] == 0x2026;
-        if (p[i] == '.' && i + 2 < length && p[i + 1] == '.' && p[i + 2] == '.') {
-            int64_t back = 0; /* "......" are two, as str.count has it */
-            while (i - back > 0 && p[i - back - 1] == '.') back++;
-            out[ELLIPSES] += back % 3 == 0;
+        uint32_t latin = 0, newlines = 0, hashes = 0, ellipses = 0;
+        for (int64_t i = 0; i < size; i++) {
+            uint32_t c = p[from + i];
+            latin += (c < 0x250) & ((k[from + i] & CLASS) == LETTER);
+            newlines += c == '\n';
+            hashes += c == '#';
+            ellipses += c == 0x2026;
         }
+        out[LETTERS] += letter + mark + han + unspaced;
+        out[DIGITS] += digit;
+        out[SPACES] += space;
+        out[PUNCTUATIONS] += punctuation;
+        out[SYMBOLS] += size - letter - mark - digit - space - punctuation - han - unspaced - control;
+        out[CONTROLS] += control;
+        out[LATIN] += latin;
+        out[HANS] += han;
+        out[UNSPACEDS] += unspaced;
+        out[SIMPLIFIEDS] += simplified;
+        out[TRADITIONALS] += traditional;
+        out[NEWLINES] += newlines;
+        out[HASHES] += hashes;
+        out[ELLIPSES] += ellipses;
     }
+    for (int64_t i = 0; i + 2 < length; i++) {
+        if (p[i + 2] != '.') { i += 2; continue; }
+        if (p[i] != '.' || p[i + 1] != '.') continue;
+        int64_t end = i;
+        while (end < length && p[end] == '.') end++;
+        out[ELLIPSES] += (end - i) / 3; /* "......" are two, as str.count has it */
+        i = end;
+    }
+}
+
+/* How many of a few characters occur. */
+static int64_t count_present(const uint32_t *p, int64_t length, const uint32_t *few, int64_t count) {
+    int64_t found = 0;
+    for (int64_t j = 0; j < count; j++) {
+        int64_t i = 0;
+        while (i < length && p[i] != few[j]) i++;
+        found += i < length;
+    }
+    return found;
+}
+
+static int count_text(Scratch *s, int64_t length, int suspicious, const uint64_t *stop_words, int64_t stops, const Few *few_stops,
+                      const Few *functions, const uint32_t *han_stops, int64_t han_count, int64_t *out) {
+    const uint32_t *p = s->points;
+    uint64_t stop_found = 0;
+    out[CHARACTERS] = length;
+    count_characters(p, s->classes, length, out);
+    if (out[HANS]) out[HAN_STOP_WORDS] = count_present(p, length, han_stops, han_count);
     int64_t words = find_words(s, length);
-    if (words < 0 || !reserve_slots(s, words > out[NEWLINES] ? words : out[NEWLINES] + 2)) return 0;
+    if (words < 0 || !reserve_slots(s, words > 2 * out[NEWLINES] + 4 ? words : 2 * out[NEWLINES] + 4)) return 0;
     out[WORDS] = words;
     for (int64_t i = 0; i < words; i++) {
         const Word *w = &s->words[i];
@@ -644,22 +762,17 @@ static int count_text(Scratch *s, int64_t length, const uint64_t *stop_words, in
         }
         if (w->alphabetic) {
             out[ALPHABETIC_WORDS]++;
-            if (size <= 6) {
-                out[FUNCTION_WORDS] += member(function_words, functions, lower_hash(p, w->start, w->end));
+            if (size <= 6 && p[w->start] < 0x80) { /* as all words of both lists */
+                out[FUNCTION_WORDS] += member(functions, lower_hash(p, w->start, w->end));
+                if (!member(few_stops, w->hash)) continue;
                 for (int64_t j = 0; j < stops; j++)
                     if (stop_words[j] == w->hash) stop_found |= 1ULL << j;
             }
         }
     }
     out[STOP_WORDS] = __builtin_popcountll(stop_found);
-    out[HAN_STOP_WORDS] = __builtin_popcountll(han_found);
-    count_lines(s, length, words, out);
-    for (int n = 2; n <= 10; n++) {
-        longer_runs(s->words, words, n);
-        if (n <= 4) out[TOP_2 + n - 2] = top_run(s, words, n);
-        else out[REPEATED_5 + n - 5] = repeated_runs(s, words, n);
-    }
-    return 1;
+    count_lines(s, length, words, suspicious, out);
+    return count_runs(s, words, out);
 }
 
 /* Counts for `texts` texts, text t in data[offsets[t] .. offsets[t + 1]); returns 0 where memory ran out. */
@@ -667,6 +780,9 @@ int gristmill_features(const uint8_t *data, const int64_t *offsets, int64_t text
                        const uint64_t *stop_words, int64_t stops, const uint64_t *function_words, int64_t functions,
                        const uint32_t *han_stops, int64_t han_count, int64_t *out) {
     Scratch s = {0};
+    Few few_stops, few_functions;
+    fill(&few_stops, stop_words, stops);
+    fill(&few_functions, function_words, functions);
     int whole = 1;
     for (int64_t t = 0; t < texts && whole; t++) {
         int64_t bytes = examined(data + offsets[t], offsets[t + 1] - offsets[t]);
@@ -676,7 +792,8 @@ int gristmill_features(const uint8_t *data, const int64_t *offsets, int64_t text
         if (!whole) break;
         int64_t length = decode(data + offsets[t], bytes, s.points);
         for (int64_t i = 0; i < length; i++) s.classes[i] = classes[s.points[i]];
-        whole = count_text(&s, length, stop_words, stops, function_words, functions, han_stops, han_count, row);
+        int suspicious = is_suspicious(data + offsets[t], bytes);
+        whole = count_text(&s, length, suspicious, stop_words, stops, &few_stops, &few_functions, han_stops, han_count, row);
     }
     release(&s);
     return whole;
@@ -769,4 +886,33 @@ void gristmill_bands(const uint32_t *shingles, const int64_t *counts, int64_t te
         }
         shingles += counts[t];
     }
+}
+
+/* How many units of a text stand in shingles that another has too, and (gap) how many in a row do not, at most.
+ *
+ * `values` are the text's shingles, ascending, `places` where in it each stands, `others` the other's, ascending. A shingle
+ * is `size` units. Returns -1 where memory ran out. */
+int64_t gristmill_lack(const uint32_t *values, const int32_t *places, int64_t count, const uint32_t *others, int64_t other_count,
+                       int64_t size, int64_t *gap) {
+    *gap = 0;
+    if (!count) return 0;
+    uint8_t *has = calloc((size_t)count, 1);
+    if (!has) return -1;
+    for (int64_t i = 0, j = 0; i < count && j < other_count;) {
+        uint32_t a = values[i], b = others[j];
+        if (a == b) has[places[i]] = 1;
+        i += a <= b;
+        j += b < a;
+    }
+    int64_t covered = 0, end = 0; /* of what is covered so far */
+    for (int64_t i = 0; i < count; i++) {
+        if (!has[i]) continue;
+        if (i > end && i - end > *gap) *gap = i - end;
+        covered += i + size - (i > end ? i : end);
+        end = i + size;
+    }
+    int64_t units = count + size - 1;
+    if (units - end > *gap) *gap = units - end;
+    free(has);
+    return covered;
 }
