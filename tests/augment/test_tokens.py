@@ -339,6 +339,7 @@ def test_a_loader_may_write_over_what_an_objective_prepares(objective):
     whole = tensors(objective.prepare(rows, stream(0, "batch"), 0.5))
     for name in {"tokens", "targets", "weights", "source.tokens"} & whole.keys():
         others = {other: tensor.clone() for other, tensor in whole.items() if other != name}
+        assert whole[name].is_contiguous()
         whole[name].fill_(7)
         assert all(torch.equal(whole[other], tensor) for other, tensor in others.items()), name
     assert all(

@@ -27,6 +27,7 @@ from gristmill.corpus.deduplicate import DedupSettings
 from gristmill.corpus.documents import ReadJob, being_read, outcome_of, read_unit
 from gristmill.corpus.files import SourceFile, find_files, open_stream
 from gristmill.corpus.read import Broken, ReadOptions, Record, inspect, read_range, records
+from gristmill.corpus.remote import RemotePath
 from gristmill.corpus.units import Piece, Unit, stamp_of
 from gristmill.errors import InputError, RunError
 
@@ -491,3 +492,68 @@ def test_a_disk_that_is_full_leaves_no_corpus_and_no_half_file(
             build(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert contents(build(config, tmp_path / "out").path) == contents(build(config, tmp_path / "whole").path)
+
+
+# --- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store() -> Any:
+    """A store in memory with a folder `bucket`, which fsspec reaches as it reaches any other."""
+    fsspec = pytest.importorskip("fsspec")
+    made = fsspec.filesystem("memory")
+    made.store.clear()
+    yield made
+    made.store.clear()
+
+
+def test_an_object_that_is_elsewhere_is_fetched_once(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "a.txt": (CHINESE * 40).encode("gb18030"),
+        "b.csv": ("id,text\n" + f"1,{ENGLISH}\n" * 40).encode(),
+        "c.jsonl.gz": gzip.compress(f'{{"text": "{ENGLISH[::-1]}"}}\n'.encode() * 40),
+    }
+    for name, data in texts.items():
+        store.pipe_file(f"/bucket/{name}", data)
+        (tmp_path / name).write_bytes(data)
+    opened: list[str] = []
+    open_ = RemotePath.open
+
+    def count(path: RemotePath, *arguments: Any, **options: Any) -> Any:
+        opened.append(path.name)
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(RemotePath, "open", count)
+    there = Corpus(build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/there"))
+    assert sorted(opened) == sorted(texts)
+    here = Corpus(build(CorpusConfig(sources=(str(tmp_path / "*.*"),)), tmp_path / "out/here"))
+    assert set(there.texts()) == set(here.texts())
+    build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/there")
+    assert len(opened) == 3  # what the store says of them has not changed
+    store.pipe_file("/bucket/a.txt", texts["a.txt"] * 2)
+    build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/there")
+    assert len(opened) == 6
+    assert not list((tmp_path / "out").rglob("*fetched*"))
+
+
+def test_an_object_that_can_not_be_fetched_is_named_and_asked_for_again(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        store.pipe_file(f"/bucket/{number}.txt", f"{number} {ENGLISH}".encode())
+    whole = contents(build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/whole").path)
+    open_ = RemotePath.open
+
+    def fail(path: RemotePath, *arguments: Any, **options: Any) -> Any:
+        if path.name == "1.txt":
+            raise OSError(errno.ETIMEDOUT, "Connection timed out", path.as_posix())
+        return open_(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemotePath, "open", fail)
+        metrics = build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/corpus").manifest.metrics
+    assert metrics["to_read_again"] == 1
+    assert any("1.txt" in problem and "Connection timed out" in problem for problem in metrics["problems"])
+    assert contents(build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/corpus").path) == whole

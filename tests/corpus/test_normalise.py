@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.corpus.language import language_of
-from gristmill.corpus.normalise import normalise
+from gristmill.corpus.normalise import _repaired, normalise
 
 MESSY = st.text(
     st.sampled_from("aé中e\u0301\r\n\t \x00\x1b[31mÃ©â€™\x92\ufeff\u2028\u3000\ud800\udc00"), max_size=60
@@ -53,6 +53,7 @@ def test_good_text_of_many_languages_is_left_alone(text: str) -> None:
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     once = normalise(text).text
     assert normalise(once) == (once, frozenset())
+    assert normalise(text) == _repaired(text)  # whether or not it looks clean at first
     once.encode()  # valid Unicode whatever came in
 
 

@@ -8,9 +8,11 @@ import pytest
 from gristmill.corpus import Corpus, CorpusConfig, build
 from gristmill.corpus.provenance import trace
 from gristmill.errors import InputError
+from gristmill.generate.completing import Completion
 from gristmill.generate.load import Loaded, load_run
 from gristmill.objectives.causal import Causal
 from gristmill.objectives.masked import Masked
+from gristmill.synthesis import teaching
 from gristmill.synthesis.teaching import (
     Prompt,
     TeachConfig,
@@ -96,8 +98,17 @@ def test_a_text_says_who_wrote_it_and_after_what(teacher: Loaded, corpus: Corpus
 
 
 def test_a_corpus_reads_them_and_a_trace_tells_that_nobody_wrote_them(
-    teacher: Loaded, tmp_path: Path
+    teacher: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def fluent(decoder, tokenizer, prompts, settings, *, seeds, batch_size):
+        return [
+            Completion(
+                prompt=prompt, text=f" {SENTENCES[seed % 6]} {seed}.", tokens=(), prompt_tokens=0, finish="end", dropped_tokens=0,
+            )
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]  # fmt: skip
+
+    monkeypatch.setattr(teaching, "complete", fluent)
     made = teach(teacher, PROMPTS, config(6, licence="ours"), tmp_path / "out")
     sources = {"taught": (str(made.path / "texts"),)}
     read = Corpus(build(CorpusConfig(sources=sources, valid_fraction=0.0), tmp_path / "corpus"))
@@ -135,10 +146,10 @@ def test_what_is_cut_off_ends_with_its_last_sentence(text: str, finished: str) -
 def test_bad_input_is_refused(teacher: Loaded, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no prompts"):
         teach(teacher, [], config(), tmp_path / "out")
-    with pytest.raises(InputError, match="temperature is -1"):
+    with pytest.raises(InputError, match=r'"sampling.temperature" is -1'):
         config(sampling={"temperature": -1.0})
-    with pytest.raises(InputError, match="documents is 0"):
-        config(0)
+    with pytest.raises(InputError, match='"documents" is 0'):
+        config(documents=0)
     encoder = load_run(checkpoint(tmp_path / "encoder", Masked()))
     with pytest.raises(InputError, match="does not continue texts"):
         teach(encoder, PROMPTS, config(), tmp_path / "out")

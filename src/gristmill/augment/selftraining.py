@@ -15,6 +15,10 @@ ones and these (Yarowsky 1995; Lee 2013, pseudo-labels). What made it go wrong f
   several fits or dropout passes may have to agree.
 - it goes on for too long: it ends where nothing changes or validation gets worse, and the best round is what stays.
 
+What it buys is little and has to be tried (benchmarks/self_training.py): with 100 labels of 9,900 Chinese reviews, a
+classifier over words gains 0.009 ± 0.012 of accuracy with five folds, and loses 0.011 ± 0.014 without: of pseudo-labels
+that it found 0.9 sure, 0.92 were right with folds and 0.81 without.
+
 What a person has labelled is never overruled: such a text is not among the unlabelled, however often it stands there.
 """
 
@@ -205,7 +209,7 @@ def self_train(
     if progress is not None:
         progress(rounds[0])
     for number, share in enumerate(settings.shares, start=1):
-        limit = int(share * len(texts))
+        limit = math.ceil(share * len(texts) - 1e-9)
         before, chosen = chosen, _choose(latest, texts, pool, limit, proportions, settings, number)
         for index, label in before.items():
             if index in chosen and chosen[index].label == label.label:
@@ -372,7 +376,7 @@ def _choose(
     ranked = np.lexsort((np.arange(len(texts)), -confidence))
     ranked = ranked[is_sure[ranked]]
     taken = np.concatenate([
-        ranked[label[ranked] == which][: math.floor(limit * share + 1e-9)] for which, share in enumerate(proportions)
+        ranked[label[ranked] == which][: max(1, math.floor(limit * share + 1e-9))] for which, share in enumerate(proportions)
     ])  # fmt: skip
     taken = taken[np.argsort(-confidence[taken], kind="stable")][:limit]
     return {

@@ -447,9 +447,11 @@ def _decide(
         decisions.drop(Reasons.LEFT_OUT, ~used)
     decisions.drop(Reasons.TOO_SHORT, decisions.attribute("characters") < config.minimum_characters)
     if not config.rules.is_empty:
-        verdicts = judge({name: decisions.attribute(name) for name in columns_of(config.rules)}, config.rules)
-        for code, rule in enumerate(verdicts.names[1:], start=1):
-            decisions.drop(rule, verdicts.codes == code)
+        tables = decisions.attributes(columns_of(config.rules))
+        parts = [judge(table, config.rules) for table in tables]  # hundreds of bytes a document while it lasts
+        codes = np.concatenate([np.array([], np.uint8), *(part.codes for part in parts)])
+        for code, rule in enumerate(parts[0].names[1:] if parts else (), start=1):
+            decisions.drop(rule, codes == code)
     if config.dedup.exact:
         decisions.drop_duplicates(Reasons.DUPLICATE, exact_duplicates(units, config.engine))
     judged = judges.drop(decisions, config.engine)
@@ -525,7 +527,7 @@ def _same_cut(reference: Corpus, decisions: Decisions, edits: Edits) -> Cut | No
     here = np.flatnonzero(decisions.kept & (hashes == np.uint64(int(text.id, 16))))
     if not len(here):
         return None
-    if whole != len(text.text) or int(here[0]) in set(edits.documents):
+    if whole != len(text.text) or here[0] in edits.documents:
         raise InputError(
             "the one document, whose end is held out, is edited, so that its end is not the same text",
             "give a document_separator, so that there are documents to hold out",
@@ -545,12 +547,13 @@ def _sizes(decisions: Decisions, edits: Edits) -> _Sizes:
     text_bytes = decisions.attribute("bytes").astype(np.int64)
     for place, text in _texts(decisions.units, np.flatnonzero(text_bytes > EXAMINED_BYTES).tolist()):
         characters[place] = len(text)  # of these no more than the beginning was looked at
-    for place, (left, left_bytes) in edits.sizes(dict(_texts(decisions.units, edits.documents))).items():
-        characters[place], text_bytes[place] = left, left_bytes
+    for place, text in _texts(decisions.units, edits.documents):
+        left = edits.apply(place, text)
+        characters[place], text_bytes[place] = len(left), len(left.encode())
     return _Sizes(characters, text_bytes)
 
 
-def _texts(units: Units, places: Sequence[int]) -> Iterator[tuple[int, str]]:
+def _texts(units: Units, places: Sequence[int] | np.ndarray) -> Iterator[tuple[int, str]]:
     """Yields the texts of documents, given their places in the order of the sources, ascending."""
     import pyarrow.parquet
 
@@ -560,7 +563,7 @@ def _texts(units: Units, places: Sequence[int]) -> Iterator[tuple[int, str]]:
         with pyarrow.parquet.ParquetFile(file) as texts:
             for group in range(texts.num_row_groups):
                 count = texts.metadata.row_group(group).num_rows
-                rows = chosen[(chosen >= begin) & (chosen < begin + count)] - begin
+                rows = chosen[slice(*np.searchsorted(chosen, [begin, begin + count]))] - begin
                 if len(rows):
                     column = texts.read_row_group(group, columns=["text"])["text"].take(rows)
                     yield from zip((rows + begin).tolist(), column.to_pylist(), strict=True)
@@ -622,8 +625,7 @@ def _metrics(
             splits["valid"][name] += value
             splits["train"][name] -= value if name != "documents" else 0
     languages, scripts = (
-        _amounts_by(np.array(decisions.attribute(name), dtype=object), kept, sizes)
-        for name in ("language", "script")
+        _amounts_by(*decisions.words(name), kept, sizes) for name in ("language", "script")
     )
     dropped: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
@@ -662,14 +664,12 @@ def _metrics(
     }
 
 
-def _amounts_by(values: Any, kept: Any, sizes: Any) -> dict[str, dict[str, int]]:
-    """Returns how much text of each value of an attribute is kept."""
+def _amounts_by(numbers: Any, words: Sequence[str], kept: Any, sizes: Any) -> dict[str, dict[str, int]]:
+    """Returns how much text of each word of an attribute is kept."""
     return {
-        str(value): {
-            "documents": int((which := kept & (values == value)).sum()),
-            "text_bytes": int(sizes[which].sum()),
-        }
-        for value in sorted(set(values[kept].tolist()))
+        word: {"documents": int(which.sum()), "text_bytes": int(sizes[which].sum())}
+        for number, word in enumerate(words)
+        if (which := kept & (numbers == number)).any()
     }
 
 

@@ -5,18 +5,19 @@ A table for each unit of work, a row for each document, in `decisions/NAME.parqu
 source and the language that it belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt16
 
 from gristmill.corpus.deduplicate import Duplicates, Units
 
 __all__ = ["DECISIONS", "Decisions", "Reasons"]
 
 DECISIONS = "decisions"
+PART_ROWS = 1 << 16
 
 
 class Reasons:
@@ -57,8 +58,34 @@ class Decisions:
         """Returns an attribute of all documents."""
         import pyarrow.parquet
 
-        parts = [pyarrow.parquet.read_table(file, columns=[name])[name] for file in self.units.attributes]
-        return np.concatenate([part.to_numpy() for part in parts]) if parts else np.array([], np.int64)
+        parts = []
+        for file in self.units.attributes:
+            with pyarrow.parquet.ParquetFile(file) as attributes:
+                parts.append(attributes.read(columns=[name], use_threads=False)[name].to_numpy())
+        return np.concatenate(parts) if parts else np.array([], np.int64)
+
+    def attributes(self, names: Sequence[str]) -> Iterator[Any]:
+        """Yields tables of some attributes, in the order of the documents, as many rows at a time as memory is for."""
+        import pyarrow.parquet
+
+        for file in self.units.attributes:
+            with pyarrow.parquet.ParquetFile(file) as attributes:
+                yield from attributes.iter_batches(PART_ROWS, columns=list(names), use_threads=False)
+
+    def words(self, name: str) -> tuple[UInt16[np.ndarray, " documents"], tuple[str, ...]]:
+        """Returns an attribute that is one of a few words: the number of each document's, and the words, sorted."""
+        import pyarrow.parquet
+
+        number: dict[str, int] = {}
+        parts = [np.array([], np.uint16)]
+        for file in self.units.attributes:
+            with pyarrow.parquet.ParquetFile(file, read_dictionary=[name]) as attributes:
+                for chunk in attributes.read(columns=[name], use_threads=False)[name].chunks:
+                    known = [number.setdefault(word, len(number)) for word in chunk.dictionary.to_pylist()]
+                    parts.append(np.array(known, np.uint16)[chunk.indices.to_numpy()])
+        names = sorted(number)
+        place = np.array([names.index(word) for word in number], np.uint16)
+        return place[np.concatenate(parts)], tuple(names)
 
     def drop(self, reason: str, which: Bool[np.ndarray, " documents"]) -> None:
         """Drops the chosen ones of those that are still kept."""
@@ -94,9 +121,8 @@ class Decisions:
         """
         names = sorted(set(source_of.values()))
         number = {file: names.index(name) for file, name in source_of.items()}
-        languages = self.attribute("language").astype(str)
-        known = sorted(set(languages.tolist()))
-        pairs = self._sources(number) * len(known) + np.searchsorted(known, languages)
+        languages, known = self.words("language")
+        pairs = self._sources(number) * len(known) + languages
         is_gone = self.attribute("bytes") == 0  # forgotten: of no language
         pairs[is_gone] = pairs[~is_gone].min() if is_gone.any() else 0
         present, group = np.unique(pairs, return_inverse=True)

@@ -266,7 +266,7 @@ def _of_unit(directory: Path, name: str, rows: Any) -> Iterator[tuple[Any, Any]]
 
 
 def _compare(
-    members: _Members, clusters: Sequence[Int[np.ndarray, " members"]], settings: DedupSettings, found: _Found
+    members: _Members, clusters: Sequence[Int[np.ndarray, " _"]], settings: DedupSettings, found: _Found
 ) -> None:
     """Adds to `found` what is superfluous of clusters of texts that may be near each other, the longest texts first."""
     shared = _shared_bands(members.bands(np.concatenate(clusters)))

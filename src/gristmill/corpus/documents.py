@@ -25,7 +25,8 @@ from gristmill.corpus.forgotten import NO_DIGEST, ToForget, digest_of
 from gristmill.corpus.language import languages_of, script_of
 from gristmill.corpus.near import BANDS, bands_of_buffer
 from gristmill.corpus.normalise import normalise
-from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, records
+from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, read_some, records
+from gristmill.corpus.remote import RemotePath
 from gristmill.corpus.units import Piece, Unit, stamp_of
 from gristmill.errors import CorruptArtifact, InputError
 
@@ -48,6 +49,7 @@ FORMAT = 3
 """Raised whenever the same bytes would give other documents or attributes."""
 FORGOTTEN = "forgotten"
 TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"
+FETCHED = "fetched"
 BATCH_BYTES, BATCH_DOCUMENTS = 4 << 20, 4000
 KEPT_PROBLEMS, PROBLEMS_OF_A_FILE = 20, 3
 ROW_BITS = 32
@@ -164,6 +166,22 @@ def _temporary(job: ReadJob, ending: str) -> Path:
     return job.directory / f".{job.name}.{ending}.{os.getpid()}.tmp"
 
 
+@contextlib.contextmanager
+def _at_hand(piece: Piece, target: Path) -> Iterator[SourceFile]:
+    """A file that is elsewhere is fetched once, whole, for it is looked at several times; of a big one only the range is read."""
+    file = piece.file
+    if not isinstance(file.path, RemotePath) or piece.end is not None:
+        yield file
+        return
+    try:
+        with open_stream(file._replace(compression="")) as there, target.open("wb") as here:
+            while data := read_some(there.content, file):
+                here.write(data)
+        yield file._replace(path=target)
+    finally:
+        target.unlink(missing_ok=True)
+
+
 class _Unit:
     """One unit while it is read, and what it counts."""
 
@@ -204,18 +222,12 @@ class _Unit:
         source |= _described(Layout(None, None))
         self._sources.append(source)
         try:
-            layout = inspect(file, self._job.options, start, end)
-            source |= _described(layout)
-            with open_stream(file) as stream:
-                for item in records(stream, file, layout, self._job.options, start, end):
-                    self._records += 1
-                    if isinstance(item, Record):
-                        self._take(file, item, source)
-                    else:
-                        if item.reason != "no text":  # an empty cell is no accident
-                            is_gone = _is_forgotten(self._job, file.name, item)
-                            self._problem(f"{file.name}: {FORGOTTEN if is_gone else item.message}", SKIP_HINT)
-                        self._lose(file, item)
+            with _at_hand(piece, _temporary(self._job, FETCHED)) as near:
+                layout = inspect(near, self._job.options, start, end)
+                source |= _described(layout)
+                with open_stream(near) as stream:
+                    for item in records(stream, near, layout, self._job.options, start, end):
+                        self._receive(file, item, source)
         except UnreadableError as error:
             self._problem(error.message, error.hint)
             reason = "file cut short" if source["documents"] else "unreadable file"
@@ -226,6 +238,16 @@ class _Unit:
             self._problem(
                 f"{file.name} was changed or removed while it was read", "run the same command again"
             )
+
+    def _receive(self, file: SourceFile, item: Record | Broken, source: dict[str, Any]) -> None:
+        self._records += 1
+        if isinstance(item, Record):
+            self._take(file, item, source)
+            return
+        if item.reason != "no text":  # an empty cell is no accident
+            is_gone = _is_forgotten(self._job, file.name, item)
+            self._problem(f"{file.name}: {FORGOTTEN if is_gone else item.message}", SKIP_HINT)
+        self._lose(file, item)
 
     def _take(self, file: SourceFile, record: Record, source: dict[str, Any]) -> None:
         text, changed = normalise(record.text)

@@ -39,6 +39,10 @@ _SUSPECTS = tuple(
 )
 
 
+_NOTHING: frozenset[str] = frozenset()
+_EDGES = frozenset({"edges"})
+
+
 class Normalised(NamedTuple):
     """A text in its normal form, and the names of what was changed to get there."""
 
@@ -53,6 +57,35 @@ def normalise(text: str) -> Normalised:
     until nothing changes. They end: every step but NFC shortens the text or takes characters out of it that no
     step puts back.
     """
+    if _is_clean(text):
+        trimmed = _trim(text)
+        return Normalised(trimmed, _NOTHING if trimmed is text else _EDGES)
+    return _repaired(text)
+
+
+def _is_clean(text: str) -> bool:
+    """Whether there is nothing to do but at the edges, as with nearly all texts: quick to see in their bytes."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return False
+    if len(data.translate(None, _CONTROL_BYTES)) < len(data):
+        return False
+    if len(data) == len(text):  # ASCII
+        return True
+    if b"\xe2\x80\xa8" in data or b"\xe2\x80\xa9" in data or b"\xef\xbb\xbf" in data:
+        return False
+    if _has_leads(data) and any(suspect.search(data) for suspect in _SUSPECTS):
+        return False
+    return unicodedata.is_normalized("NFC", text)
+
+
+def _has_leads(data: bytes) -> bool:
+    """Whether one of the bytes is there that are in every suspect."""
+    return b"\xc3" in data or b"\xc2" in data or b"\xd0\x82" in data
+
+
+def _repaired(text: str) -> Normalised:
     changed: set[str] = set()
     while True:
         before = text
@@ -77,8 +110,8 @@ def _repair_mojibake(text: str) -> str:
     if text.isascii():
         return text
     data = text.encode()
-    if b"\xc3" not in data and b"\xc2" not in data and b"\xd0\x82" not in data:
-        return text  # one of these is in every suspect
+    if not _has_leads(data):
+        return text
     starts = {
         data.rfind(b"\n", 0, match.start()) + 1 for suspect in _SUSPECTS for match in suspect.finditer(data)
     }

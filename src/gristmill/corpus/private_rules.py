@@ -353,10 +353,12 @@ def _is_zip(text: str) -> bool:
     )
 
 
-def _around(pattern: re.Pattern[str], reach: int) -> Callable[[str, int], Place]:
-    """A rule that is a pattern which begins before the trigger."""
+def _around(pattern: re.Pattern[str], reach: int, near: re.Pattern[str]) -> Callable[[str, int], Place]:
+    """A rule that is a pattern which begins before the trigger; `near`, quick to see, ends or begins there."""
 
     def find(window: str, place: int) -> Place:
+        if not near.search(window, max(0, place - 4), place + 5):
+            return None
         for match in pattern.finditer(window, max(0, place - reach)):
             if match.start() > place:
                 break
@@ -370,8 +372,8 @@ def _around(pattern: re.Pattern[str], reach: int) -> Callable[[str, int], Place]
 ADDRESSES = (
     Rule("address", "form", _street),
     Rule("address", "form", _lines),
-    Rule("address", "form", _around(_BOX, 18)),
-    Rule("address", "form", _around(_ZIP, 50)),
+    Rule("address", "form", _around(_BOX, 18, re.compile(r"Box \d"))),
+    Rule("address", "form", _around(_ZIP, 50, re.compile(r" \d{5}$"))),
 )
 
 _HAN = "\u4e00-\u9fff"

@@ -45,7 +45,7 @@ from gristmill.corpus.files import SourceFile, Stream, open_stream
 from gristmill.corpus.formats.common import Broken, Record, Row, one_line, preview, read_whole
 from gristmill.errors import InputError, did_you_mean
 
-__all__ = ["DIVIDED", "Broken", "Layout", "ReadOptions", "Record", "inspect", "read_range", "records"]
+__all__ = ["DIVIDED", "Broken", "Layout", "ReadOptions", "Record", "inspect", "read_range", "read_some", "records"]
 
 DIVIDED = "divided"
 """What a text is counted by that is a part of one that was too long."""
@@ -173,6 +173,12 @@ def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | 
             stream.content.read(min(_HEAD_BYTES, start - skipped))
         found = decode(stream.content.read(end - start), layout.encoding.name)
         return None if found is None or found.repairs else found.text
+
+
+def read_some(content: io.BufferedIOBase, file: SourceFile) -> bytes:
+    """Returns the next bytes of a file, whatever they are; what goes wrong names it."""
+    with _naming(file):
+        return content.read(_HEAD_BYTES)
 
 
 def _encoding(file: SourceFile, options: ReadOptions, start: int, end: int | None) -> Encoding:

@@ -80,8 +80,6 @@ class Rewritten(NamedTuple):
     text: str
     changes: int
     """Words or runs of words that are other ones now."""
-    reason: str = ""
-    """Why it is of no use, where that is known."""
 
 
 def paraphrase_for(loaded: Loaded, settings: ParaphraseSettings) -> "InPlaceParaphrase | InfilledParaphrase":
@@ -170,8 +168,8 @@ class InPlaceParaphrase:
     def _fill(
         self,
         jobs: Sequence["_Job"],
-        tokens: Sequence[Int[np.ndarray, " N"]],
-        originals: Sequence[Int[np.ndarray, " N"]],
+        tokens: Sequence[Int[np.ndarray, " _"]],
+        originals: Sequence[Int[np.ndarray, " _"]],
         generators: Sequence[np.random.Generator],
     ) -> None:
         lengths = np.array([job.end - job.begin for job in jobs], dtype=np.int64) + self._frame.size
@@ -191,7 +189,7 @@ class InPlaceParaphrase:
                 text[place] = self._drawn(row, int(originals[job.number][place]), generators[job.number])
 
     @torch.inference_mode()
-    def _chances(self, jobs: Sequence["_Job"], tokens: Sequence[Int[np.ndarray, " N"]]) -> Any:
+    def _chances(self, jobs: Sequence["_Job"], tokens: Sequence[Int[np.ndarray, " _"]]) -> Any:
         framed, segments = padded(
             [tokens[job.number][job.begin : job.end].tolist() for job in jobs], self._frame
         )

@@ -180,7 +180,7 @@ class _Maker:
             "row": number // self._config.copies, "changes": rewritten.changes,
             "original": hashlib.sha256(row.text.strip().encode()).digest()[:8].hex(),
         }  # fmt: skip
-        reason = rewritten.reason or ("unchanged" if rewritten.text.strip() == row.text.strip() else "")
+        reason = "unchanged" if rewritten.text.strip() == row.text.strip() else ""
         return Made(
             number=number, text=rewritten.text, columns={**row.columns, "synthetic": origin}, reason=reason
         )
