@@ -102,13 +102,11 @@ def trainer(
 
 
 def memory_of_ours(folder: Path, objective: str) -> dict:
-    from gristmill.train.hardware import keep_memory, peak_memory_bytes
+    from gristmill.train.hardware import peak_memory_bytes
 
     with tempfile.TemporaryDirectory() as work:
         made = trainer(folder, "books", objective, Path(work) / "model")
-        keep_memory()
-        open_loader(made)
-        with made.loader:
+        with made._open():
             made._prepare()
             for _ in range(4):
                 made._one_step()
@@ -119,16 +117,6 @@ def memory_of_ours(folder: Path, objective: str) -> dict:
             "precision": made.decisions["precision"],
             "micro_rows": made.micro_rows,
         }
-
-
-def open_loader(made) -> None:
-    from gristmill.train.loader import Loader
-
-    made._began, made._earlier_seconds = time.perf_counter(), 0.0
-    made.loader = Loader(
-        made.train_store, made.objective, row_tokens=ROW, rows=made.rows, micro_rows=made.micro_rows, seed=0,
-        vocabulary=made.vocabulary,
-    )  # fmt: skip
 
 
 def memory_of_stock(folder: Path, kind: str) -> dict:
@@ -176,15 +164,12 @@ def memory_of_stock(folder: Path, kind: str) -> dict:
 
 def unpadded(folder: Path) -> dict:
     """Text tokens a second on mixed documents and on full rows, step by step in turn."""
-    from gristmill.train.hardware import keep_memory
-
-    keep_memory()
     with tempfile.TemporaryDirectory() as work:
         sides = {}
         precision = "auto"
         for name, whole in (("mixed", False), ("full rows", True)):
             made = trainer(folder, "mixed", "masked", Path(work) / name, whole, precision)
-            open_loader(made)
+            made._open()
             made._prepare()
             precision = made.decisions["precision"]  # both in the same
             sides[name] = made

@@ -304,14 +304,21 @@ def compared(table: dict[str, Any]) -> str:
     from gristmill.report.comparison import SHORT, explanation, summary
 
     heads, rows = summary(table)
-    heads = [SHORT.get(head, head).removeprefix("pairs ") for head in heads]
+    # by the clock runs beside each other, and whatever else the machine did, count too
+    clock = heads.index("training seconds")
+    heads = [SHORT.get(head, head).removeprefix("pairs ") for i, head in enumerate(heads) if i != clock]
     costs = {row["name"]: row["figures"] for row in table["rows"]}
     for row in rows:
         cost = costs[row[0]]
-        row += [f"{cost['parameters']['mean'] / 1e6:.2f}M", f"{cost['operations']['mean'] / 1e12:.0f}"]
+        del row[clock]
+        row += [
+            f"{cost['CPU seconds']['mean']:.0f}",
+            f"{cost['parameters']['mean'] / 1e6:.2f}M",
+            f"{cost['operations']['mean'] / 1e12:.0f}",
+        ]
     jobs = " or ".join(map(str, table["conditions"]["jobs"]))
     return (
-        markdown([*heads, "parameters", "TFLOP"], rows)
+        markdown([*heads, "CPU seconds", "parameters", "TFLOP"], rows)
         + f"\n\nAt equal {table['equal']}, up to {jobs} runs at a time. {explanation(table)} {machine(table)}."
     )
 

@@ -132,6 +132,18 @@ class Trainer:
 
     def run(self) -> Trained:
         """Trains to the end of the budget and leaves weights, config and curve in the directory."""
+        with self._open(), _memory_errors():
+            self._prepare()
+            while self.step < self.plan.steps:
+                self._one_step()
+            if not self._is_saved:
+                self.save_checkpoint()  # until the artifact stands, this is what the run goes on from
+            return self._finish()
+
+    # --- beginning --------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Loader:
+        """Starts the clocks, and what prepares batches."""
         torch.set_num_threads(self.settings.threads or _cores())
         keep_memory()
         self._began = time.perf_counter()
@@ -148,15 +160,7 @@ class Trainer:
             mix=schedule_of(self.settings, self.train_store, self.objective, self.rows),
             noise=self.settings.noise if self.settings.noise != Noise() else None,
         )
-        with self.loader, _memory_errors():
-            self._prepare()
-            while self.step < self.plan.steps:
-                self._one_step()
-            if not self._is_saved:
-                self.save_checkpoint()  # until the artifact stands, this is what the run goes on from
-            return self._finish()
-
-    # --- beginning --------------------------------------------------------------------------------------------------
+        return self.loader
 
     def _prepare(self) -> None:
         found, damaged = state.newest_checkpoint(self.checkpoints)
