@@ -14,6 +14,7 @@ meanwhile, in a file that goes with the process.
 import array
 import collections
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -179,7 +180,7 @@ def _batches(labels: Any) -> Iterator[list[tuple[int, int]]]:
     """Yields the borders of runs of equal labels, as many runs at a time as make MEMBERS labels, or one that is longer."""
     borders = np.concatenate([[0], np.flatnonzero(np.diff(labels)) + 1, [len(labels)]]).tolist()
     batch: list[tuple[int, int]] = []
-    for begin, end in zip(borders[:-1], borders[1:], strict=True):
+    for begin, end in itertools.pairwise(borders):
         if batch and end - batch[0][0] > MEMBERS:
             yield batch
             batch = []

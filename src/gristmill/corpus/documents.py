@@ -105,7 +105,9 @@ def holds(job: ReadJob) -> bool:
             if len(_rows_to_forget(job, texts.read_row_group(group, columns=columns))):
                 return True
     return any(
-        _is_forgotten(job, source, item) for _, source, item in _broken_lines(job) if item.preview or item.message
+        _is_forgotten(job, source, item)
+        for _, source, item in _broken_lines(job)
+        if item.preview or item.message
     )
 
 
@@ -291,7 +293,11 @@ class _Unit:
 
     def take_over(self, stored: Mapping[str, Any]) -> None:
         """Takes what was read before, and leaves out what is forgotten: the same bytes as if it were read again."""
-        self._records, self._problems, self._hint = stored["records"], list(stored["problems"]), stored["hint"]
+        self._records, self._problems, self._hint = (
+            stored["records"],
+            list(stored["problems"]),
+            stored["hint"],
+        )
         self._bytes, self._sources = stored["text_bytes"], [dict(source) for source in stored["sources"]]
         self._lost.update(stored["lost"])
         self._changed.update(stored["changed"])

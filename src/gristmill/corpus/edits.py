@@ -122,7 +122,9 @@ class Edits:
             return []
         words = self._words
         rows = zip(*(column[begin:end].tolist() for column in self._settled[1:]), strict=True)
-        return [Edit(start, stop, words[replacement], words[reason]) for start, stop, replacement, reason in rows]
+        return [
+            Edit(start, stop, words[replacement], words[reason]) for start, stop, replacement, reason in rows
+        ]
 
     def _settle(self) -> None:
         """Puts what is open into columns, ascending by document and place."""

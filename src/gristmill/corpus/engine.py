@@ -185,7 +185,11 @@ def groups(
     of rows in all. The order of the groups is that of their first keys within a part.
     """
     parts = max(1, -(-documents // PART_DOCUMENTS))
-    found = _by_daft(files, column, settings, parts) if settings.name == "ray" else _by_sorting(files, column, parts)
+    found = (
+        _by_daft(files, column, settings, parts)
+        if settings.name == "ray"
+        else _by_sorting(files, column, parts)
+    )
     for keys, counts in found:
         if len(keys):
             yield _sorted_groups(keys, counts)

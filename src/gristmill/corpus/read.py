@@ -45,7 +45,17 @@ from gristmill.corpus.files import SourceFile, Stream, open_stream
 from gristmill.corpus.formats.common import Broken, Record, Row, one_line, preview, read_whole
 from gristmill.errors import InputError, did_you_mean
 
-__all__ = ["DIVIDED", "Broken", "Layout", "ReadOptions", "Record", "inspect", "read_range", "read_some", "records"]
+__all__ = [
+    "DIVIDED",
+    "Broken",
+    "Layout",
+    "ReadOptions",
+    "Record",
+    "inspect",
+    "read_range",
+    "read_some",
+    "records",
+]
 
 DIVIDED = "divided"
 """What a text is counted by that is a part of one that was too long."""
