@@ -1,6 +1,7 @@
 """The quick encoder gives what the exact one gives, and is not used where it does not."""
 
 import itertools
+import json
 import sys
 import types
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 
 from gristmill import config
 from gristmill.tokenizer import Tokenizer, TokenizerConfig, train
 from gristmill.tokenizer.fast import encoder
+from gristmill.tokenizer.splitting import one_cut, splitters
 
 KINDS = ["bpe", "bytes", "characters", "unigram", "wordpiece"]
 TEXTS = ["the cat and the hat sat on the mat 12 \n\n" * 30, "明月光明月光，地上霜。" * 30, "Ünïcödé 🤗 " * 9]
@@ -37,10 +40,30 @@ def test_the_ids_of_every_kind_are_those_of_the_exact_encoder(all_kinds, texts):
         assert encoded(encoder(tokenizer), texts) == tokenizer.encode_batch(texts), kind
 
 
+CUT = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.lists(st.sampled_from([*"aé中。、あー한\u0301 \n\r\t\u3000059〇Ⅻ⺀㋿.“'", "12345", "  "]), max_size=24).map("".join),
+)
+
+
+@given(CUT, st.integers(0, 3), st.booleans())
+def test_one_pattern_cuts_as_several_do_one_after_the_other(text, digits, cjk):
+    cuts = splitters(split_digits=digits, split_cjk=cjk)
+    patterns = [json.loads(cut.__getstate__())["pattern"]["Regex"] for cut in cuts]
+    one = pre_tokenizers.Split(Regex(one_cut(patterns)), "isolated")
+    assert one.pre_tokenize_str(text) == pre_tokenizers.Sequence(cuts).pre_tokenize_str(text)
+
+
+def test_cuts_that_are_not_ours_are_left_alone():
+    assert one_cut(["x"]) is None
+    assert one_cut([r"\p{N}"]) is None
+    assert one_cut([]) is None
+
+
 def test_a_bpe_is_encoded_by_fastokens(all_kinds):
     pytest.importorskip("fastokens")
     said = []
-    ids, _ = encoder(all_kinds["bpe"], said.append)(["the cat"])
+    ids, _ = encoder(all_kinds["bpe"], said.append)(["the cat", "明月。\n光 2〇3 。"])
     assert said == []
     assert ids.dtype == np.uint32  # tokenizers' ids come as Python's
 

@@ -1,15 +1,18 @@
 """Many texts to ids quickly: by fastokens where it is installed and gives the same ids, else by `tokenizers`.
 
-fastokens reads the same `tokenizer.json` and is some ten times as fast. Whether it gives the same is not taken on trust:
-it is asked about texts that tokenizers differ on, and about the beginning of what is to be encoded.
+fastokens reads the same `tokenizer.json` and is some ten times as fast, and again four times where our cuts are written
+as one pattern. Whether it gives the same is not taken on trust: it is asked about texts that tokenizers differ on, and
+about the beginning of what is to be encoded.
 """
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from gristmill.tokenizer.splitting import one_cut
 from gristmill.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["encoder"]
@@ -25,6 +28,7 @@ _TRIALS = (
     "e\u0301 é e\u0301\u0323 \u200bx\u200d \ufeff \u00a0y",
     "\U0001f469\u200d\U0001f4bb\U0001f1ee\U0001f1f1 ☃",
     "明月几时有?把酒问青天。 ｆｕｌｌ　ｗｉｄｔｈ「々〇」",
+    "他说。\n“好”！\n\n  二〇〇8年 1〇2  3、 。ー\u3000\u3000ok",
     "ひらがなカタカナ한국어 हिन्दी ไทย עברית العربية Ελληνικά Привет",
     "def f(x):\n    return x**2  # §\n\n\n\n",
     "https://example.org/a?b=c&d=%20 <p>&amp;</p> $x_1^{2}$ C++ /* */",
@@ -59,7 +63,7 @@ def _fastokens(tokenizer: Tokenizer, say: Callable[[str], None]) -> Encode | Non
     except ImportError:
         return None
     try:
-        inner = fastokens.Tokenizer.from_json_str(tokenizer.to_json())
+        inner = fastokens.Tokenizer.from_json_str(_with_one_cut(tokenizer.to_json()))
     except Exception as error:  # it has one kind of error for all that it does not support
         say(
             f"fastokens does not read this tokenizer ({_one_line(error)}): tokenizers encodes it, more slowly"
@@ -75,6 +79,20 @@ def _fastokens(tokenizer: Tokenizer, say: Callable[[str], None]) -> Encode | Non
 
     special = [tokenizer.name(i) for i in tokenizer.special.values()]
     return encode if _same(tokenizer, encode, [*_TRIALS, *special, "".join(special)], say) else None
+
+
+def _with_one_cut(text: str) -> str:
+    """Returns a `tokenizer.json` whose cuts, where they are ours, are one; any other as it is."""
+    layout = json.loads(text)
+    steps = (layout["pre_tokenizer"] or {}).get("pretokenizers", [])
+    if len(steps) < 2 or any(step["type"] != "Split" for step in steps[:-1]) or steps[-1]["type"] != "ByteLevel":
+        return text
+    cuts = [{**step, "pattern": ""} for step in steps[:-1]]
+    pattern = one_cut([step["pattern"].get("Regex", "") for step in steps[:-1]])
+    if pattern is None or any(cut != cuts[0] for cut in cuts) or cuts[0]["behavior"] != "Isolated":
+        return text
+    steps[:-1] = [{**steps[0], "pattern": {"Regex": pattern}}]
+    return json.dumps(layout, ensure_ascii=False)
 
 
 def _same(tokenizer: Tokenizer, encode: Encode, texts: Sequence[str], say: Callable[[str], None]) -> bool:

@@ -4,11 +4,14 @@ Everything is byte-level: a pre-token's UTF-8 bytes are written with GPT-2's alp
 so nothing is unknown, nothing is normalised away, and any text comes back exactly.
 """
 
+import functools
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
-__all__ = ["ALPHABET", "BYTE_OF", "byte_level", "splitters"]
+__all__ = ["ALPHABET", "BYTE_OF", "byte_level", "one_cut", "splitters"]
 
 ALPHABET: list[str] = sorted(pre_tokenizers.ByteLevel.alphabet())
 """The 256 characters that stand for bytes, by code point."""
@@ -40,6 +43,43 @@ def splitters(*, split_digits: int, split_cjk: bool) -> list[Any]:
     if split_digits:
         cuts.append(rf"\p{{N}}{{1,{split_digits}}}")
     return [pre_tokenizers.Split(Regex(cut), "isolated") for cut in [*cuts, _WORDS]]
+
+
+def one_cut(cuts: Sequence[str]) -> str | None:
+    """Returns one pattern that cuts as those of `splitters` do one after the other; None where they are not these.
+
+    The scripts are written as ranges of characters, as engines differ on whether 。 is of the Han script.
+    """
+    *first, words = cuts or [""]
+    digits = re.fullmatch(r"\\p\{N\}(\{1,\d+\})", first[-1]) if first else None
+    has_cjk = first[:1] == [_CJK]
+    if words != _WORDS or len(first) != has_cjk + (digits is not None):
+        return None
+    cjk = _cjk_ranges() if has_cjk else ""
+    other = rf"(?![{cjk}])" if has_cjk else ""
+    ends = cjk + (r"\p{N}" if digits else "")
+    return "|".join([
+        *([rf"[{cjk}]"] if has_cjk else []),
+        rf"(?:{other}\p{{N}}){digits[1] if digits else '+'}",
+        rf"[^\r\n\p{{L}}\p{{M}}\p{{N}}{cjk}]?(?:{other}[\p{{L}}\p{{M}}])+",
+        rf" ?[^\s\p{{L}}\p{{M}}\p{{N}}{cjk}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        *([rf"\s+(?=[{ends}])"] if ends else []),
+        r"\s+(?!\S)",
+        r"\s+",
+    ])  # fmt: skip
+
+
+@functools.cache
+def _cjk_ranges() -> str:
+    """The characters of _CJK as `tokenizers` understands it, for a class of a pattern."""
+    points = [*range(0x80, 0xD800), *range(0xE000, 0x32400)]
+    left = set(normalizers.Replace(Regex(_CJK), "").normalize_str("".join(map(chr, points))))
+    inside = [point for point in points if chr(point) not in left]
+    known = set(inside)
+    firsts = [point for point in inside if point - 1 not in known]
+    lasts = [point for point in inside if point + 1 not in known]
+    return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(firsts, lasts, strict=True))
 
 
 def byte_level(cuts: list[Any]) -> Any:
