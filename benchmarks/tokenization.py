@@ -91,7 +91,9 @@ def by_tokenizers(texts: list[str], tokenizer: Tokenizer) -> tuple[list[list[int
     return found, seconds
 
 
-def row_of(language: str, data: Path, megabytes: float, vocab_size: int | None, folder: Path) -> dict[str, Any]:
+def row_of(
+    language: str, data: Path, megabytes: float, vocab_size: int | None, folder: Path
+) -> dict[str, Any]:
     """Returns the figures of a language."""
     most = int(megabytes * 1e6)
     texts = [text for name in SETS[language] for text in texts_of(data, name, most // len(SETS[language]))]

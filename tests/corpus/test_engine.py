@@ -131,7 +131,10 @@ def test_groups_are_those_of_equal_numbers_other_than_zero(tmp_path_factory, val
 
 def listed(parts):
     return [
-        group.tolist() for keys, counts in parts for group in np.split(keys, np.cumsum(counts)[:-1]) if len(group)
+        group.tolist()
+        for keys, counts in parts
+        for group in np.split(keys, np.cumsum(counts)[:-1])
+        if len(group)
     ]
 
 

@@ -42,7 +42,9 @@ def test_the_ids_of_every_kind_are_those_of_the_exact_encoder(all_kinds, texts):
 
 CUT = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
-    st.lists(st.sampled_from([*"aé中。、あー한\u0301 \n\r\t\u3000059〇Ⅻ⺀㋿.“'", "12345", "  "]), max_size=24).map("".join),
+    st.lists(
+        st.sampled_from([*"aé中。、あー한\u0301 \n\r\t\u3000059〇Ⅻ⺀㋿.“'", "12345", "  "]), max_size=24
+    ).map("".join),
 )
 
 

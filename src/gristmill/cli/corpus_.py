@@ -84,7 +84,9 @@ def build(
     "--document", "identity", metavar="ID", help="Print one document; the beginning of its id will do."
 )
 @click.option("--dropped", is_flag=True, help="Print what was dropped, and why.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the page; by default DIRECTORY-page.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write the page; by default DIRECTORY-page."
+)
 @json_option
 def show(directory: Path, identity: str | None, dropped: bool, out: Path | None, as_json: bool) -> None:
     """Write a page about a corpus and print its statistics; or print one of its documents, or what was dropped.
@@ -131,9 +133,7 @@ def show(directory: Path, identity: str | None, dropped: bool, out: Path | None,
             table.add_row(*map(escape, (entry["reason"], entry["source"], where, said)))
         console().print(table if total else "nothing was dropped")
         if total > _SHOWN_DROPS:
-            click.echo(
-                f"{_SHOWN_DROPS} of {total:,}; all of them with --json"
-            )
+            click.echo(f"{_SHOWN_DROPS} of {total:,}; all of them with --json")
 
 
 def _show_page(corpus: "Artifact", out: Path | None, as_json: bool) -> None:
@@ -156,8 +156,15 @@ def _show_page(corpus: "Artifact", out: Path | None, as_json: bool) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.argument("identities", nargs=-1, metavar="[ID]...")
 @click.option("--key", "keys", type=int, multiple=True, help="A document by its key, as traces print it.")
-@click.option("--at", multiple=True, metavar="FILE[:LINE]", help="What was read from a raw file, or a line of it.")
-@click.option("--containing", multiple=True, metavar="TEXT", help="All documents with this in them, or in their metadata.")
+@click.option(
+    "--at", multiple=True, metavar="FILE[:LINE]", help="What was read from a raw file, or a line of it."
+)
+@click.option(
+    "--containing",
+    multiple=True,
+    metavar="TEXT",
+    help="All documents with this in them, or in their metadata.",
+)
 @click.option(
     "--near",
     type=click.FloatRange(0.5, 1),
@@ -209,7 +216,9 @@ def forget(  # noqa: PLR0913 - each is an option
     from gristmill.tokenizer.fast import encoder
 
     out = directory
-    if not (out / MANIFEST).is_file() and any((out / name).is_dir() for name in ("corpus", ".corpus.partial")):
+    if not (out / MANIFEST).is_file() and any(
+        (out / name).is_dir() for name in ("corpus", ".corpus.partial")
+    ):
         out = out / "corpus"
     request = Request(ids=identities, keys=keys, at=at, containing=containing, near=near)
     with exclusive(out.absolute().parent):
@@ -256,17 +265,26 @@ def _print_request(found: Any, planned: Any, as_json: bool) -> None:
         return
     out = console()
     if found is not None:
-        out.print(f"{_count(len(documents), 'document')} to be forgotten" + ("" if documents else ": no more are found"))
+        out.print(
+            f"{_count(len(documents), 'document')} to be forgotten"
+            + ("" if documents else ": no more are found")
+        )
     for document in documents[:_SHOWN_FORGOTTEN]:
-        out.print(f"  [bold]{_name(document)}[/]  {escape(document.state)}, {escape(_place(document))}; {escape(document.why)}")
+        out.print(
+            f"  [bold]{_name(document)}[/]  {escape(document.state)}, {escape(_place(document))}; {escape(document.why)}"
+        )
         out.print(f"    [dim]{escape(document.preview)}[/]")
     if len(documents) > _SHOWN_FORGOTTEN:
         out.print(f"… and {len(documents) - _SHOWN_FORGOTTEN:,} more: --dry-run --json lists them all")
     if near:
-        out.print(f"{_count(len(near), 'document')} near them stay; --near SHARE takes those from a share on:")
+        out.print(
+            f"{_count(len(near), 'document')} near them stay; --near SHARE takes those from a share on:"
+        )
     for other in near[:_SHOWN_FORGOTTEN]:
         what = other.document
-        out.print(f"  [bold]{what.id}[/]  {escape(what.state)}, {escape(_place(what))}; {other.cover:.2f} beside {other.beside}")
+        out.print(
+            f"  [bold]{what.id}[/]  {escape(what.state)}, {escape(_place(what))}; {other.cover:.2f} beside {other.beside}"
+        )
         out.print(f"    [dim]{escape(what.preview)}[/]")
     for one in planned.affected:
         out.print(f"{one.how}: {one.kind} {escape(str(one.path))}")
@@ -284,10 +302,13 @@ def _print_forgotten(done: Any, found: Any, as_json: bool) -> None:
                 "documents": len(documents),
                 "units": {"all": done.units, "written": done.units_written},
                 "shards": [
-                    {"path": str(one.path), "documents": one.documents, "encoded": one.encoded} for one in done.shards
+                    {"path": str(one.path), "documents": one.documents, "encoded": one.encoded}
+                    for one in done.shards
                 ],
                 "removed": [str(path) for path in done.removed],
-                "remaining": [{"path": str(one.path), "kind": one.kind, "how": one.how} for one in done.remaining],
+                "remaining": [
+                    {"path": str(one.path), "kind": one.kind, "how": one.how} for one in done.remaining
+                ],
                 "looked_below": str(done.below),
                 "raw": raw,
                 "list": str(done.list_path),
@@ -335,7 +356,9 @@ def _place(document: Any) -> str:
     help="Runs at a time; by default one for each GPU, or for each core as far as there is memory.",
 )
 @recipe_options
-def trial(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None) -> None:
+def trial(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None
+) -> None:
     """Train small models with and without each step that RECIPE's table [trial] names, and say what it buys.
 
     \b

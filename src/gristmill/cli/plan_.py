@@ -13,7 +13,9 @@ __all__ = ["command"]
 @click.command()
 @click.option("--jobs", type=click.IntRange(min=1), help="Small runs at a time.")
 @recipe_options
-def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None) -> None:
+def command(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None
+) -> None:
     """Predict the loss and the time of RECIPE, and of smaller and larger models for the same budget.
 
     \b

@@ -3,6 +3,7 @@
 import bz2
 import collections
 import contextlib
+import errno
 import fnmatch
 import glob
 import gzip
@@ -16,11 +17,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast
 
 from gristmill.corpus import formats, remote
-from gristmill.corpus.decode import UnreadableError
+from gristmill.corpus.decode import UnreachableError, UnreadableError
 from gristmill.corpus.remote import RemotePath
 from gristmill.errors import InputError
 
-__all__ = ["ENDINGS", "Found", "SourceFile", "Stream", "find_files", "open_stream"]
+__all__ = [
+    "ENDINGS",
+    "UNREACHABLE",
+    "Found",
+    "SourceFile",
+    "Stream",
+    "find_files",
+    "open_stream",
+    "unreachable",
+]
 
 Format = Literal[
     "text",
@@ -84,6 +94,12 @@ _HINTS = {
     ".odt": "save it as .docx",
     ".epub": "save it as .html or .txt",
 }
+
+UNREACHABLE = (
+    errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED,
+    errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPIPE,
+)  # fmt: skip
+"""Errors of what a file lies on, not of the file."""
 
 _BUFFER_BYTES = 1 << 20
 _XZ_MEMORY_BYTES = 256 << 20  # `xz -9` needs 65 MiB; a header can ask for 4 GiB
@@ -170,6 +186,8 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
     try:
         raw = cast("io.BufferedReader", file.path.open("rb", buffering=_BUFFER_BYTES))
     except OSError as error:
+        if error.errno in UNREACHABLE:
+            raise unreachable(file, error) from None
         raise UnreadableError(
             f"{file.name} can't be opened: {remote.reason_of(error)}", "check its permissions"
         ) from None
@@ -179,6 +197,13 @@ def open_stream(file: SourceFile) -> Iterator[Stream]:
                 yield Stream(content, raw)
         else:
             yield Stream(raw, raw)
+
+
+def unreachable(file: SourceFile, error: OSError) -> UnreachableError:
+    """Returns what to raise when a file can't be read now and perhaps can later."""
+    return UnreachableError(
+        f"{file.name} can't be read at the moment: {remote.reason_of(error)}", "run the same command again"
+    )
 
 
 def _unpacking(file: SourceFile, raw: io.BufferedReader) -> Any:

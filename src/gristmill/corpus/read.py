@@ -20,7 +20,6 @@ A .txt that wikiextractor wrote is divided at its <doc> elements; one of more th
 import codecs
 import contextlib
 import csv
-import errno
 import io
 import itertools
 import json
@@ -31,17 +30,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from gristmill.corpus import remote
 from gristmill.corpus.decode import (
     Encoding,
-    UnreachableError,
     UnreadableError,
     declared,
     decode,
     detect,
     newline_of,
 )
-from gristmill.corpus.files import SourceFile, Stream, open_stream
+from gristmill.corpus.files import UNREACHABLE, SourceFile, Stream, open_stream, unreachable
 from gristmill.corpus.formats.common import Broken, Record, Row, one_line, preview, read_whole
 from gristmill.errors import InputError, did_you_mean
 
@@ -85,11 +82,6 @@ _CLEAR_LEAD = 1.25  # the longest column is taken for the text when it is this m
 _BATCH_BYTES = 16 << 20  # of parquet rows that are unpacked at a time
 
 _BETWEEN_OBJECTS = re.compile(r"[ \t\r\n,]*")
-
-_UNREACHABLE = (
-    errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED,
-    errno.ECONNABORTED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPIPE,
-)  # fmt: skip
 
 _PLAIN = ("text", "code")
 _WITHOUT_ENCODING = ("parquet", "warc", "wiki", "pdf", "docx")
@@ -729,11 +721,8 @@ def _naming(file: SourceFile) -> Iterator[None]:
             f"{file.name} is not {error.encoding} throughout: {error.reason}", "name its encoding"
         ) from None
     except (OSError, EOFError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno in _UNREACHABLE:
-            raise UnreachableError(
-                f"{file.name} can't be read at the moment: {remote.reason_of(error)}",
-                "run the same command again",
-            ) from None
+        if isinstance(error, OSError) and error.errno in UNREACHABLE:
+            raise unreachable(file, error) from None
         raise UnreadableError(
             f"{file.name} is damaged or breaks off: {one_line(error)}", "get the file again"
         ) from None

@@ -85,7 +85,11 @@ def _with_one_cut(text: str) -> str:
     """Returns a `tokenizer.json` whose cuts, where they are ours, are one; any other as it is."""
     layout = json.loads(text)
     steps = (layout["pre_tokenizer"] or {}).get("pretokenizers", [])
-    if len(steps) < 2 or any(step["type"] != "Split" for step in steps[:-1]) or steps[-1]["type"] != "ByteLevel":
+    if (
+        len(steps) < 2
+        or any(step["type"] != "Split" for step in steps[:-1])
+        or steps[-1]["type"] != "ByteLevel"
+    ):
         return text
     cuts = [{**step, "pattern": ""} for step in steps[:-1]]
     pattern = one_cut([step["pattern"].get("Regex", "") for step in steps[:-1]])
