@@ -38,7 +38,7 @@ SETS = {
             "pretrain_en_web/wiki_demo.jsonl.gz",
             "pretrain_en_wikipedia/train.jsonl.zst",
         ),
-        600,
+        680,
     ),
     "Chinese manuals": ("zh", ("pretrain_zh_docs/train.jsonl.zst",), None),
     "Chinese laws and articles": ("zh", ("pretrain_zh_laws/train.jsonl.zst", "pretrain_zh_wiki/train.jsonl.zst"), None),

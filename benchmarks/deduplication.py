@@ -1,13 +1,17 @@
 """Near-duplicates: what is found of planted ones, and how much text that stands nowhere else is lost.
 
-Sides: gristmill (bands nominate, cover decides, at several shares); the same bands with connected components and no check;
-and Daft's MinHash (112 hashes of five words, 14 bands of 8) with connected components, as its documentation shows it and
-as datatrove and data-juicer do it.
+Sides: gristmill, where bands nominate and what would be lost decides; the same bands with connected components and no
+check; and Daft's MinHash (112 hashes of five words, 14 bands of 8) with connected components, as its documentation shows
+it and as datatrove and data-juicer do it. Gristmill first by its defaults (`near` and `edited` of its settings), then with
+a share alone, at several shares, and with other shares where words were changed here and there: the curve that the
+defaults were chosen from.
 
 Planted: a copy of each document with 1, 2 or 5 % of its words (Chinese: characters) replaced by others from the same
 texts; found is a pair of which not both stay. Lost, of natural near-duplicates: the share of the units (words, Chinese
 characters) of what was removed that stand in no run of five units of what stays, in the text that each was removed
 for and in all of it.
+
+The first build of a set reads it, so the CPU-seconds of the defaults have the reading in them, the others' not.
 
     python benchmarks/deduplication.py --data PATH/TO/data [--texts FOLDER]
 """
@@ -18,9 +22,9 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -37,9 +41,28 @@ from gristmill.corpus.normalise import normalise
 from gristmill.corpus.store import LAYOUT
 
 RATES = (0.01, 0.02, 0.05)
-SHARES = (0.9, 0.93, 0.95)
+SHARES = (0.85, 0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.97)
+EDITED = ((0.95, 0.85), (0.95, 0.88), (0.97, 0.9), (0.94, 0.9))
 Removed = dict[int, int]
 """Document -> the one that it was removed for."""
+
+
+class Outcome(NamedTuple):
+    """What a method removes, and the CPU-seconds that it took."""
+
+    removed: Removed
+    seconds: float
+
+
+def settings() -> dict[str, DedupSettings]:
+    """Returns all settings that are tried, by what they are called."""
+    usual = DedupSettings()
+    tried = {f"gristmill, near {usual.near}, edited {usual.edited} (default)": usual}
+    tried |= {f"gristmill, near {share}": DedupSettings(near=share, edited=False) for share in SHARES}
+    return tried | {
+        f"gristmill, near {near}, edited {edited}": DedupSettings(near=near, edited=edited)
+        for near, edited in EDITED
+    }
 
 
 def texts_of(folder: Path, limit: int) -> Iterator[str]:
@@ -61,27 +84,35 @@ def edited(text: str, rate: float, is_chinese: bool, others: Sequence[str], rng:
     return "".join(pieces)
 
 
-def by_gristmill(texts: Sequence[str], share: float) -> Removed:
-    """Returns what a corpus of these texts drops as near duplicates."""
-    import pyarrow.parquet
-
+def by_gristmill(texts: Sequence[str]) -> dict[str, Outcome]:
+    """Returns what a corpus of these texts drops as near duplicates under all settings. It is read once."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "texts.jsonl")
-        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-        built = build(
-            CorpusConfig(sources=(str(source),), dedup=DedupSettings(near=share), valid_fraction=0.0),
-            Path(folder, "corpus"),
-        ).path  # fmt: skip
-        units = json.loads((built / LAYOUT).read_text())["units"]
-        tables = [pyarrow.parquet.read_table(built / DECISIONS / f"{unit['name']}.parquet") for unit in units]
-        firsts = np.cumsum([0, *(table.num_rows for table in tables)])
-        unit_of = {int(unit["name"][:8], 16) >> 1: i for i, unit in enumerate(units)}
-        removed = {}
-        for first, table in zip(firsts, tables, strict=False):
-            for row, by in enumerate(table["by"].to_pylist()):
-                if by >= 0:
-                    removed[int(first) + row] = int(firsts[unit_of[by >> 32]]) + (by & 0xFFFFFFFF)
-        return removed
+        with source.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+        found = {}
+        for name, dedup in settings().items():
+            began = time.process_time()
+            config = CorpusConfig(sources=(str(source),), dedup=dedup, valid_fraction=0.0)
+            built = build(config, Path(folder, "corpus")).path
+            found[name] = Outcome(removed_in(built), time.process_time() - began)
+        return found
+
+
+def removed_in(built: Path) -> Removed:
+    """Returns what a corpus says was dropped beside what."""
+    import pyarrow.parquet
+
+    units = json.loads((built / LAYOUT).read_text())["units"]
+    tables = [pyarrow.parquet.read_table(built / DECISIONS / f"{unit['name']}.parquet") for unit in units]
+    firsts = np.cumsum([0, *(table.num_rows for table in tables)])
+    unit_of = {int(unit["name"][:8], 16) >> 1: i for i, unit in enumerate(units)}
+    removed = {}
+    for first, table in zip(firsts, tables, strict=False):
+        for row, by in enumerate(table["by"].to_pylist()):
+            if by >= 0:
+                removed[int(first) + row] = int(firsts[unit_of[by >> 32]]) + (by & 0xFFFFFFFF)
+    return removed
 
 
 def by_components(bands: Any) -> Removed:
@@ -116,16 +147,27 @@ def by_daft(texts: Sequence[str]) -> Removed:
     return by_components((hashes.astype(np.uint64) * multipliers).sum(-1, dtype=np.uint64))
 
 
-def found_of(
-    method: Callable[[Sequence[str]], Removed], texts: list[str], rate: float, chinese: bool
-) -> float:
-    """Returns the share of planted pairs of which not both stay."""
+def by_all(texts: Sequence[str]) -> dict[str, Outcome]:
+    """Returns what each method removes of some texts."""
+    found = by_gristmill(texts)
+    for name, method in (("the same bands, unchecked", by_our_bands), ("Daft's MinHash, unchecked", by_daft)):
+        began = time.process_time()
+        removed = method(texts)
+        found[name] = Outcome(removed, time.process_time() - began)
+    return found
+
+
+def found_of(texts: list[str], rate: float, chinese: bool) -> dict[str, float]:
+    """Returns for each method the share of planted pairs of which not both stay."""
     rng = random.Random(round(rate * 1000))
     pool = list("".join(texts[:200])) if chinese else " ".join(texts[:200]).split()
     others = [p for p in pool if not chinese or "一" <= p <= "鿿"]
     copies = [edited(text, rate, chinese, others, rng) for text in texts]
-    removed = method([*texts, *copies])
-    return float(np.mean([i in removed or i + len(texts) in removed for i in range(len(texts))]))
+    pairs = [(i, i + len(texts)) for i in range(len(texts))]
+    return {
+        name: round(float(np.mean([a in removed or b in removed for a, b in pairs])), 4)
+        for name, (removed, _) in by_all([*texts, *copies]).items()
+    }
 
 
 def lost_of(removed: Removed, texts: Sequence[str]) -> tuple[float, float]:
@@ -150,6 +192,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--texts", type=Path, help="a folder of text files with natural near-duplicates")
     parser.add_argument("--documents", type=int, default=2000)
+    parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
     english = [text[:1500] for text in texts_of(options.data / "pretrain_en_wikipedia", options.documents)]
     novels = "".join(texts_of(options.data / "pretrain_zh_novels", 400))
@@ -163,33 +206,24 @@ def main() -> None:
         natural["other texts"] = list(
             dict.fromkeys(text for text in read if len(text) > 200 and "\ufffd" not in text)
         )
-    methods: dict[str, Callable[[Sequence[str]], Removed]] = {
-        f"gristmill, {share:.0%} covered": lambda texts, share=share: by_gristmill(texts, share)  # type: ignore[misc]
-        for share in SHARES
-    }
-    methods |= {"the same bands, unchecked": by_our_bands, "Daft's MinHash, unchecked": by_daft}
-    rows: list[dict[str, Any]] = []
-    for name, method in methods.items():
-        row: dict[str, Any] = {"method": name}
-        for language, texts in (("English", english), ("Chinese", chinese)):
-            row[f"found, {language}"] = {
-                str(rate): round(found_of(method, texts, rate, language == "Chinese"), 4) for rate in RATES
-            }
-        for source, texts in natural.items():
-            texts = list(dict.fromkeys(texts))
-            began = time.process_time()
-            removed = method(texts)
+    rows: dict[str, dict[str, Any]] = {}
+    for language, texts in (("English", english), ("Chinese", chinese)):
+        for rate in RATES:
+            for name, share in found_of(texts, rate, language == "Chinese").items():
+                row = rows.setdefault(name, {"method": name})
+                row.setdefault(f"found, {language}", {})[str(rate)] = share
+    for source, texts in natural.items():
+        texts = list(dict.fromkeys(texts))
+        for name, (removed, seconds) in by_all(texts).items():
             beside, anywhere = lost_of(removed, texts)
-            row[f"lost, {source}"] = {
+            rows[name][f"lost, {source}"] = {
                 "documents": len(texts), "removed": len(removed), "beside": round(beside, 4),
-                "anywhere": round(anywhere, 4), "cpu_seconds": round(time.process_time() - began, 1),
+                "anywhere": round(anywhere, 4), "cpu_seconds": round(seconds, 1),
             }  # fmt: skip
-        rows.append(row)
-        print(json.dumps(row, ensure_ascii=False))
-    path = write_result("deduplication", rows, documents=options.documents)
-    columns = list(rows[0])
-    print_table(columns, [[row[column] for column in columns] for row in rows])
-    print(path)
+    table = list(rows.values())
+    print_table(list(table[0]), [list(row.values()) for row in table])
+    if not options.dry:
+        print(write_result("deduplication", table, documents=options.documents))
 
 
 if __name__ == "__main__":

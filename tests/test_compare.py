@@ -358,7 +358,7 @@ def test_operations_are_those_of_weights_that_are_multiplied_and_of_what_positio
     table["compare"] = {"candidates": {"a": {"pretrain": {"objective": objective}}}}
     _, _, recipes = open_comparison(table)
     recipe = recipes["a"]
-    stages = comparing._shared_stages(recipe, tmp_path, {}, Quiet())
+    stages = comparing.shared_stages(recipe, tmp_path, {}, Quiet())
     config = config_of(recipe.model, recipe.pretrain, stages["shards"].manifest.metrics["vocab_size"])
     batch, tokens = first_batch(recipe, stages, config)
     weights = {n: p for n, p in make_model(config).named_parameters() if p.dim() == 2}

@@ -41,7 +41,7 @@ def test_a_trial_runs_and_all_are_measured_on_text_that_none_has_learned_from(
     held = set(Corpus(open_artifact(tmp_path / "held_out" / "corpus")).texts("valid"))
     assert held
     shared = [path for path in (tmp_path / "shared").iterdir() if (path / "corpus").is_dir()]
-    assert len(shared) == 3  # all of it, half of it, half of it with rules
+    assert len(shared) == 3  # all of it; half of it, as it is and with noise; half of it with rules
     for path in shared:
         corpus = Corpus(open_artifact(path / "corpus"))
         assert set(corpus.texts("valid")) == held

@@ -90,7 +90,7 @@ def test_the_http_header_is_asked_first_and_believed_no_more_than_the_page() -> 
 def test_a_broken_character_does_not_lose_the_page() -> None:
     data = page(LAW).encode().replace("民法".encode(), "民法".encode()[:-1], 1)
     encoding = html.encoding_of(data)
-    assert (encoding.name, encoding.evidence[-7:]) == ("utf-8", "damaged")
+    assert (encoding.name, encoding.evidence[-7:]) == ("utf-8", "FFFD: 1")
     record = html.document(data, encoding)
     assert isinstance(record, Record)
     assert "\ufffd" in record.text

@@ -66,7 +66,10 @@ def test_what_can_not_be_planned(table: dict[str, Any], tmp_path: Path) -> None:
 
 
 def sources() -> dict[str, Any]:
-    return {"sources": {"bible": ["recipes/texts/king-james.txt"], "poems": ["recipes/texts/*.jsonl"]}}
+    return {
+        "sources": {"bible": ["recipes/texts/king-james.txt"], "poems": ["recipes/texts/*.jsonl"]},
+        "document_separator": "%",
+    }
 
 
 @pytest.mark.slow

@@ -71,7 +71,11 @@ def compare(
         made: dict[Path, Artifact] = {}
         shared: dict[str, dict[str, Artifact]] = {}
         for name in dict.fromkeys([comparison.first, *recipes]):
-            given = shared[comparison.first]["tokenizer"] if comparison.one_tokenizer and shared else None
+            given, first = None, recipes[comparison.first]
+            if comparison.one_tokenizer:
+                recipes[name] = dataclasses.replace(recipes[name], tokenizer=first.tokenizer)
+                if recipes[name].corpus != first.corpus:
+                    given = shared[comparison.first]["tokenizer"]
             shared[name] = shared_stages(recipes[name], directory, made, listener, given)
         sizes = {name: stages["shards"].manifest.metrics["vocab_size"] for name, stages in shared.items()}
         recipes = with_equal_parameters(recipes, comparison, sizes)
@@ -106,7 +110,7 @@ def shared_stages(
     directory: Path,
     made: dict[Path, Artifact],
     listener: Listener,
-    tokenizer: Artifact | None,
+    tokenizer: Artifact | None = None,
 ) -> dict[str, Artifact]:
     """Corpus, tokenizer and shards of a candidate, in a directory that equal settings share.
 

@@ -133,7 +133,7 @@ def _tokens(
         "steps": budget.amount,
         "epochs": budget.amount * unique / batch,
     }
-    return math.ceil(steps[budget.unit]) * batch
+    return float(math.ceil(steps[budget.unit]) * batch)
 
 
 def _law(
