@@ -22,7 +22,7 @@ __all__ = ["Passages", "cut_repeated", "passages_of_buffer"]
 
 LEAST_BYTES = 20
 """Without white space: shorter passages, such as "Yes." and "}", are no boilerplate wherever they stand."""
-PART_PASSAGES = 20_000_000
+PART_PASSAGES = 4_000_000
 """So many are compared at a time."""
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _PIECE_BYTES = 8 << 20
@@ -88,7 +88,7 @@ def cut_repeated(
     """
     looked = look_at(units, Passages(kind), engine)
     cut = 0
-    for document, start, end, value in _parts(looked, kept):
+    for document, start, end, value in _parts(looked, kept, most):
         order = np.lexsort((start, document, value))
         document, start, end, value = document[order], start[order], end[order], value[order]
         is_first = np.ones(len(value), bool)
@@ -103,25 +103,40 @@ def cut_repeated(
     return cut
 
 
-def _parts(looked: Looked, kept: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """Yields the passages of kept documents, those with the same hash together, as many at a time as memory is for."""
+def _parts(looked: Looked, kept: Any, most: int) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Yields the passages of kept documents that stand there more than `most` times, those with the same hash together.
+
+    As many at a time as memory is for: first the hashes alone, then the rest of the few whose hashes are frequent.
+    """
     import pyarrow.parquet
 
-    firsts = np.cumsum([0, *looked.units.documents])
     total = sum(pyarrow.parquet.read_metadata(file).num_rows for file in looked.files)
-    parts = max(1, -(-total // PART_PASSAGES))
-    for part in range(parts):
-        columns: list[tuple[Any, ...]] = []
-        for first, table in zip(firsts, looked.tables(), strict=False):
-            value = table["hash"].to_numpy()
-            document = table["document"].to_numpy() + int(first)
-            chosen = kept[document] & (value % np.uint64(parts) == part)
-            columns.append((
-                document[chosen], table["start"].to_numpy()[chosen], table["end"].to_numpy()[chosen], value[chosen]
-            ))  # fmt: skip
-        if columns:
-            document, start, end, value = (np.concatenate(column) for column in zip(*columns, strict=True))
-            yield document, start, end, value
+    parts = np.uint64(max(1, -(-total // PART_PASSAGES)))
+    for part in range(int(parts)):
+        values = [value[value % parts == part] for _, _, _, value in _tables(looked, kept)]
+        hashes = np.sort(np.concatenate([np.array([], np.uint64), *values]))
+        del values
+        later = hashes[most:]
+        frequent = np.unique(later[later == hashes[: len(later)]])
+        del hashes
+        if not len(frequent):
+            continue
+        columns = []
+        for table in _tables(looked, kept):
+            chosen = np.isin(table[3], frequent)
+            columns.append(tuple(column[chosen] for column in table))
+        document, start, end, value = (np.concatenate(column) for column in zip(*columns, strict=True))
+        yield document, start, end, value
+
+
+def _tables(looked: Looked, kept: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """Yields document, start, end and hash of the passages of kept documents, unit by unit."""
+    firsts = np.cumsum([0, *looked.units.documents])
+    for first, table in zip(firsts, looked.tables(), strict=False):
+        document = table["document"].to_numpy() + int(first)
+        chosen = kept[document]
+        start, end, value = (table[name].to_numpy()[chosen] for name in ("start", "end", "hash"))
+        yield document[chosen], start, end, value
 
 
 def _found(data: Any, offsets: Any, kind: str) -> tuple[Any, Any, Any, Any]:
