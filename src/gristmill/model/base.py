@@ -160,6 +160,13 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
     return LayerNorm(size, config.norm_epsilon, config.norm_bias)
 
 
+def make_embedding(rows: int, width: int) -> nn.Embedding:
+    """Returns a table of vectors; on the meta device without drawing any, for which torch would import its compiler."""
+    if torch.get_default_device().type == "meta":
+        return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return nn.Embedding(rows, width)
+
+
 class Transform(nn.Module):
     """A layer with GELU and a norm before the output matrix (Devlin et al. 2019, as in BERT's published code)."""
 

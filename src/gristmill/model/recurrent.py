@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gristmill.errors import InputError
 from gristmill.model import ops
-from gristmill.model.base import Dropout, KeysValues, Memory, Model, draw_common, make_norm
+from gristmill.model.base import Dropout, KeysValues, Memory, Model, draw_common, make_embedding, make_norm
 from gristmill.model.config import ModelConfig
 from gristmill.model.family import Family
 from gristmill.model.recurrence import Runs, find_runs, gru, lstm
@@ -47,7 +47,7 @@ class Recurrent(Model):
         self.config = config
         self.dropout = dropout
         D = config.width
-        self.embedding = nn.Embedding(config.vocab_size, D)
+        self.embedding = make_embedding(config.vocab_size, D)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = make_norm(config, D)
         self.transform = None

@@ -31,6 +31,7 @@ from gristmill.model.base import (
     RMSNorm,
     Transform,
     draw_common,
+    make_embedding,
     make_norm,
 )
 from gristmill.model.config import ModelConfig
@@ -49,11 +50,11 @@ class Transformer(Model):
         self.config = config
         self.dropout = dropout
         D = config.width
-        self.embedding = nn.Embedding(config.vocab_size, D)
+        self.embedding = make_embedding(config.vocab_size, D)
         self.ngrams = NgramEmbedding(config.ngrams, D) if config.ngrams else None
         learned = config.positions == "learned"
-        self.positions = nn.Embedding(config.maximum_positions, D) if learned else None
-        self.token_types = nn.Embedding(config.token_types, D) if config.token_types else None
+        self.positions = make_embedding(config.maximum_positions, D) if learned else None
+        self.token_types = make_embedding(config.token_types, D) if config.token_types else None
         self.embedding_norm = make_norm(config, D) if config.embedding_norm else None
         self.encoder = Stack(config, config.encoder_layers) if config.encoder_layers else None
         crossed = config.kind == "encoder-decoder"

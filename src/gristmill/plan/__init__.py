@@ -178,7 +178,7 @@ def _option(
         "parameters": parameter_counts(config)["total"],
         "tokens": round(tokens),
         "epochs": tokens / unique,
-        "loss": law.loss(parameters, tokens, float(unique)),
+        "loss": law.loss(parameters, float(tokens), float(unique)),
         "seconds": budget.amount
         if budget.unit == "seconds"
         else steps * time.step_seconds + recipe.pretrain.validations * time.validation_seconds,

@@ -111,7 +111,7 @@ def left_out_correlation(
 
 def best_mixture(
     law: MixingLaw,
-    weights: Float[np.ndarray, " groups"],
+    weights: Float[np.ndarray, " measured"],
     most: Float[np.ndarray, " groups"],
     start: Float[np.ndarray, " groups"],
 ) -> Float[np.ndarray, " groups"]:
