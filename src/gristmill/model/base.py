@@ -163,7 +163,7 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
 def make_embedding(rows: int, width: int) -> nn.Embedding:
     """Returns a table of vectors; on the meta device without drawing any, for which torch would import its compiler."""
     if torch.get_default_device().type == "meta":
-        return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+        return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
     return nn.Embedding(rows, width)
 
 
