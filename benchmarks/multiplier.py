@@ -1,11 +1,13 @@
-"""How much text is the best choice of epochs and noise worth, on a slice of books and of novels?
+"""How much text is the best choice of epochs, noise and mix worth, on a slice of books and of novels?
 
     python benchmarks/multiplier.py --data PATH/TO/data --folder WORK
 
-For each text twice, five seeds: "default" compares with the recipe as it comes (4 epochs of the slice, and of each larger
-amount of text 4 epochs too), so a step may take more steps; "equal tokens" gives every run what 16 epochs of the slice
-take. Steps are chosen by two seeds that are not among the five. A multiplier of 1.5 says: what this recipe reaches on the
-slice, the plain one reaches on 1.5 times the text (gristmill/compare/multiplier.py).
+The choice is automatic: every step below is tried once with a seed that is not among the five, and the one with the lowest
+loss is measured. "default" compares it with the recipe as it comes (4 epochs of the slice, and of each other amount of
+text 4 epochs too), so the step may take more steps; "equal tokens" gives every run as many tokens as the step takes.
+A multiplier of 1.5 says: what this recipe reaches on the slice, the plain one reaches on 1.5 times the text
+(gristmill/compare/multiplier.py). Half "from elsewhere" is a mix: as many bytes of other text of the language, which is
+none of what the multiplier counts.
 
 Writes benchmarks/results/multiplier.json.
 """
@@ -18,68 +20,73 @@ from typing import Any
 from common import print_table, write_result
 
 TEXTS = {"en": "pretrain_en_books", "zh": "pretrain_zh_novels"}
-SLICE_BYTES = 1_500_000
+ELSEWHERE = {"en": "pretrain_en_wikipedia", "zh": "pretrain_zh_wiki"}
+SLICE_BYTES = 250_000
 CHOOSING, SEEDS = 100, 5
-"""The first seed of those that choose, and how many measure."""
-CURVES = {"default": (0.5, 1.0, 2.0, 4.0), "equal tokens": (0.5, 1.0, 1.5, 2.0, 3.0)}
+"""The seed of those that choose, and how many measure."""
+AMOUNTS = {"default": (0.5, 1.0, 2.0, 4.0), "equal tokens": (1.0, 2.0, 4.0)}
 NOISES: dict[str, dict[str, Any]] = {
-    "": {},
-    "replace 5 %": {"noise": {"replace": 0.05}},
     "replace 15 %": {"noise": {"replace": 0.15}},
     "mask 15 %": {"noise": {"mask": 0.15}},
     "dropout 10 %": {"dropout": 0.1},
     "replace 10 %, dropout 10 %": {"noise": {"replace": 0.1}, "dropout": 0.1},
 }
+STRONGEST = "replace 10 %, dropout 10 %"
 
 
-def steps_of(kind: str) -> dict[str, Any]:
-    """What is tried."""
-    if kind == "equal tokens":
-        return {name: {"pretrain": changes} for name, changes in NOISES.items() if name}
-    return {
-        ", ".join(filter(None, (f"{epochs} epochs", name))): {
-            "pretrain": {"budget": f"{epochs} epochs", **changes}
-        }
-        for epochs in (8, 16, 32)
-        for name, changes in NOISES.items()
-        if (epochs == 16 or not name or "dropout" in name)
+def steps_of(elsewhere: Path, documents: Path) -> dict[str, Any]:
+    """What is tried: the epochs are of the slice."""
+    steps = {}
+    for epochs in (8, 16, 32):
+        for name, changes in {"": {}, **NOISES}.items():
+            if epochs == 16 or name in ("", STRONGEST):
+                steps[", ".join(filter(None, (f"{epochs} epochs", name)))] = {
+                    "pretrain": {"budget": f"{epochs} epochs", **changes}
+                }
+    mixed = {
+        "corpus": {"sources": {"slice": [str(documents)], "elsewhere": [str(elsewhere)]}},
+        "pretrain": {"mix": {"weights": {"slice": 0.5, "elsewhere": 0.5}}},
     }
+    for name in ("", STRONGEST):
+        steps[", ".join(filter(None, ("16 epochs, half from elsewhere", name)))] = {
+            "corpus": mixed["corpus"],
+            "pretrain": {**mixed["pretrain"], "budget": "8 epochs", **NOISES.get(name, {})},
+        }  # 8 epochs of both, of which the slice is half
+    return steps
 
 
-def table_of(text: str, kind: str, documents: Path, tokens: int) -> dict[str, Any]:
+def table_of(text: str, documents: Path, budget: str) -> dict[str, Any]:
     """The recipe of a trial."""
-    times = CURVES[kind]
     return {
         "name": f"multiplier-{text}",
-        "corpus": {"sources": [str(documents)], "valid_fraction": 0.06},
-        "tokenizer": {"vocab_size": 4096},
-        "model": {"depth": 3, "width": 160},
+        "corpus": {"sources": {"slice": [str(documents)]}, "valid_fraction": 0.1},
+        "tokenizer": {"vocab_size": 2048},
+        "model": {"depth": 2, "width": 96},
         "pretrain": {
-            "budget": "4 epochs" if kind == "default" else f"{tokens} tokens", "row_tokens": 128, "batch_tokens": 2048,
-            "validations": 8, "precision": "bfloat16",
+            "budget": budget, "row_tokens": 128, "batch_tokens": 1024, "validations": 1, "precision": "bfloat16",
         },
-        "trial": {"text": 1 / max(times), "curve": list(times), "equal": "nothing" if kind == "default" else "tokens"},
     }  # fmt: skip
 
 
-def documents_of(text: str, data: Path, folder: Path) -> Path:
-    """Pieces of the text of some 8 kB each, four slices of them: whole books are too long to divide."""
+def documents_of(name: str, data: Path, folder: Path) -> Path:
+    """Pieces of a text of some 4 kB each, four slices of them: whole books are too long to divide."""
     import pyarrow
 
-    target = folder / f"{text}.jsonl"
+    target = folder / f"{name}.jsonl"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     pieces, size = [], 0
-    with pyarrow.input_stream(str(data / TEXTS[text] / "train.jsonl.zst"), compression="zstd") as stream:
+    with pyarrow.input_stream(str(data / name / "train.jsonl.zst"), compression="zstd") as stream:
         for line in stream.read().split(b"\n"):
             if not line or size > 4.6 * SLICE_BYTES:
                 continue
             paragraphs, piece = json.loads(line)["text"].split("\n"), ""
-            # some pages of each book: an author is no slice
-            for paragraph in paragraphs[: max(1, len(paragraphs) // 8)]:
+            # of books some pages each: an author is no slice
+            most = max(1, len(paragraphs) // 8) if name in TEXTS.values() else len(paragraphs)
+            for paragraph in paragraphs[:most]:
                 piece += paragraph + "\n"
-                if len(piece.encode()) > 8000:
+                if len(piece.encode()) > 4000:
                     pieces.append(piece)
                     size += len(piece.encode())
                     piece = ""
@@ -87,6 +94,12 @@ def documents_of(text: str, data: Path, folder: Path) -> Path:
         "".join(json.dumps({"text": p}, ensure_ascii=False) + "\n" for p in pieces), encoding="utf-8"
     )
     return target
+
+
+def facts_of(made: Any) -> dict[str, Any]:
+    """What a trial found."""
+    found: dict[str, Any] = json.loads((made.path / "trial.json").read_text(encoding="utf-8"))
+    return found
 
 
 def main() -> None:
@@ -102,23 +115,30 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for text in arguments.texts:
-        documents = documents_of(text, arguments.data, arguments.folder)
-        tokens = round(16 * SLICE_BYTES / (3.4 if text == "en" else 3.0))
-        for kind in CURVES:
-            table = table_of(text, kind, documents, tokens)
-            home = arguments.folder / f"{text}-{kind.replace(' ', '-')}"
-            first = dict(table, seed=CHOOSING)
-            first["trial"] = table["trial"] | {
-                "steps": steps_of(kind),
-                "seeds": 2,
-                "curve": [1.0, max(CURVES[kind])],
-            }
-            chosen_by = json.loads((trial(first, home / "choosing", Quiet()).path / "trial.json").read_text())
-            best = min(chosen_by["steps"], key=lambda step: step["loss"]["mean"])["name"]
-            table["trial"] |= {"steps": {best: steps_of(kind)[best]}, "seeds": SEEDS}
-            facts = json.loads((trial(table, home / "measuring", Quiet()).path / "trial.json").read_text())
-            rows.append({"text": text, "kind": kind, "chosen": best, "choosing": chosen_by["steps"], **facts})
-            print(text, kind, best, facts["steps"][0]["multiplier"], flush=True)
+        documents = documents_of(TEXTS[text], arguments.data, arguments.folder)
+        steps = steps_of(documents_of(ELSEWHERE[text], arguments.data, arguments.folder), documents)
+        home = arguments.folder / text
+        table = table_of(text, documents, "4 epochs")
+        first = table | {
+            "seed": CHOOSING,
+            "trial": {"text": 0.25, "curve": [1.0, 4.0], "equal": "nothing", "steps": steps, "seeds": 1},
+        }
+        chosen_by = facts_of(trial(first, home / "choosing", Quiet()))["steps"]
+        best = min(chosen_by, key=lambda step: step["loss"]["mean"])
+        for kind, amounts in AMOUNTS.items():
+            budget = "4 epochs" if kind == "default" else f"{best['tokens']} tokens"
+            step = steps[best["name"]]
+            if kind != "default":
+                step = step | {"pretrain": step["pretrain"] | {"budget": budget}}
+            table = table_of(text, documents, budget) | {
+                "trial": {
+                    "text": 0.25, "curve": list(amounts), "equal": "nothing" if kind == "default" else "tokens",
+                    "steps": {best["name"]: step}, "seeds": SEEDS,
+                }
+            }  # fmt: skip
+            facts = facts_of(trial(table, home / kind.replace(" ", "_"), Quiet()))
+            rows.append({"text": text, "kind": kind, "chosen": best["name"], "choosing": chosen_by, **facts})
+            print(text, kind, best["name"], facts["steps"][0]["multiplier"], flush=True)
     path = write_result("multiplier", rows)
     print_table(
         ["text", "compared with", "chosen", "worth text times"],

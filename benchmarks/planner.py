@@ -20,25 +20,25 @@ from typing import Any
 
 from common import print_table, write_result
 
-SIZES = ((1, 64), (2, 96), (2, 160), (3, 192))
+SIZES = ((1, 64), (2, 96), (3, 128))
 """Depth and width."""
-LENGTHS = (120_000, 480_000, 1_920_000)
+LENGTHS = (100_000, 400_000, 1_200_000)
 FRACTIONS = {"en": (1.0, 0.03, 0.008), "zh": (1.0, 0.03, 0.008)}
 """Of the text: all of it, so that nothing is repeated, and little."""
 FITTED = {"en": "pretrain_en_wikipedia/train.jsonl.zst", "zh": "pretrain_zh_novels/train.jsonl.zst"}
 COLUMN = "own loss, nats per predicted token"
 
 RECIPES: dict[str, tuple[tuple[str, ...], int, int, str]] = {
-    "books": (("pretrain_en_books",), 3, 192, "4M tokens"),
-    "books, wide": (("pretrain_en_books",), 3, 256, "6M tokens"),
-    "web": (("pretrain_en_web",), 3, 192, "4M tokens"),
-    "speeches, repeated": (("pretrain_en_speeches",), 3, 160, "4M tokens"),
-    "proposals, repeated": (("pretrain_en_peps",), 3, 192, "4M tokens"),
-    "Chinese encyclopedia": (("pretrain_zh_wiki",), 3, 192, "4M tokens"),
-    "laws": (("pretrain_zh_laws",), 3, 192, "4M tokens"),
-    "manuals": (("pretrain_zh_docs",), 4, 192, "5M tokens"),
-    "poems": (("pretrain_zh_poetry",), 3, 160, "4M tokens"),
-    "both languages": (("pretrain_en_web", "pretrain_zh_wiki"), 4, 192, "5M tokens"),
+    "books": (("pretrain_en_books",), 3, 160, "2M tokens"),
+    "books, wide": (("pretrain_en_books",), 3, 224, "2M tokens"),
+    "web": (("pretrain_en_web",), 3, 160, "2M tokens"),
+    "speeches": (("pretrain_en_speeches",), 3, 128, "2M tokens"),
+    "proposals": (("pretrain_en_peps",), 3, 160, "2M tokens"),
+    "Chinese encyclopedia": (("pretrain_zh_wiki",), 3, 160, "2M tokens"),
+    "laws": (("pretrain_zh_laws",), 3, 160, "2M tokens"),
+    "manuals": (("pretrain_zh_docs",), 4, 160, "2M tokens"),
+    "poems": (("pretrain_zh_poetry",), 3, 128, "2M tokens"),
+    "both languages": (("pretrain_en_web", "pretrain_zh_wiki"), 4, 160, "2M tokens"),
 }
 """Name -> folders of text, depth, width, budget."""
 
@@ -48,10 +48,10 @@ def recipe(name: str, sources: list[str], depth: int, width: int, budget: str) -
     return {
         "name": name,
         "corpus": {"sources": sources, "valid_fraction": 0.02, "valid_maximum_bytes": 400_000},
-        "tokenizer": {"vocab_size": 4096},
+        "tokenizer": {"vocab_size": 2048},
         "model": {"depth": depth, "width": width},
         "pretrain": {
-            "budget": budget, "row_tokens": 128, "batch_tokens": 2048, "validations": 4, "precision": "bfloat16",
+            "budget": budget, "row_tokens": 128, "batch_tokens": 1024, "validations": 4, "precision": "bfloat16",
         },
     }  # fmt: skip
 
@@ -62,7 +62,7 @@ def points_of(text: str, data: Path, folder: Path) -> list[Any]:
     from gristmill.config import from_dict
     from gristmill.corpus import CorpusConfig, build
     from gristmill.pipeline import Quiet, Recipe, config_of, settle
-    from gristmill.plan.law import Point
+    from gristmill.plan.law import REGULARISATION, Point
     from gristmill.train.settings import flops_of_token
 
     source = [str(data / FITTED[text])]
@@ -80,6 +80,11 @@ def points_of(text: str, data: Path, folder: Path) -> list[Any]:
         for length in LENGTHS
         for fraction in FRACTIONS[text]
     }
+    candidates |= {
+        f"{name}, regularised": each | {"pretrain": each["pretrain"] | REGULARISATION}
+        for name, each in candidates.items()
+        if each["corpus"]["fraction"] < 1 and each["model"]["depth"] > 1 and "100000" not in name
+    }
     table = base | {
         "compare": {
             "candidates": candidates, "seeds": 1, "equal": "nothing", "one_tokenizer": True, "held_out_pieces": 1,
@@ -92,13 +97,14 @@ def points_of(text: str, data: Path, folder: Path) -> list[Any]:
         settled = settle(
             from_dict(Recipe, {k: v for k, v in facts["settings"][row["name"]].items() if v is not None})
         )
-        config = config_of(settled.model, settled.pretrain, 4096)
+        config = config_of(settled.model, settled.pretrain, 2048)
         points.append(
             Point(
                 parameters=flops_of_token(settled.pretrain, config) / 6,
                 tokens=row["figures"]["tokens"]["mean"],
                 unique=row["figures"]["unique tokens"]["mean"],
                 loss=row["figures"][COLUMN]["mean"],
+                regularised="regularised" in row["name"],
             )
         )
     return points

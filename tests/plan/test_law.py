@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import InputError
-from gristmill.plan.law import Exponents, Law, Point, fit_exponents, fit_law, worth_of
+from gristmill.plan.law import (
+    Exponents,
+    Law,
+    Point,
+    fit_exponents,
+    fit_law,
+    fit_repetition,
+    worth_of,
+)
 
 CHINCHILLA = Law(
     exponents=Exponents(alpha=0.34, beta=0.28, repetition=15.39), floor=1.69, of_size=406.4, of_tokens=410.7
@@ -80,3 +88,16 @@ def test_too_few_runs_fix_nothing() -> None:
     point = Point(parameters=1e6, tokens=1e6, unique=1e6, loss=4.0)
     with pytest.raises(InputError, match="two sizes"):
         fit_law([point] * 5, CHINCHILLA.exponents)
+
+
+def test_what_repetition_is_worth_is_found_again() -> None:
+    given = Exponents(alpha=0.3, beta=0.4, repetition=2.5)
+    law = Law(exponents=given, floor=1.5, of_size=20.0, of_tokens=300.0)
+
+    def points(unique: tuple[float, ...]) -> list[Point]:
+        grid = itertools.product((1e5, 1e6), (1e5, 1e6), unique)
+        return [Point(parameters=n, tokens=d, unique=u, loss=law.loss(n, d, u)) for n, d, u in grid]
+
+    start = Exponents(alpha=0.3, beta=0.4, repetition=15.39)
+    assert fit_repetition(points((1e5, 1e7)), start).repetition == pytest.approx(2.5, rel=0.01)
+    assert fit_repetition(points((1e7,)), start) == start  # nothing is seen twice

@@ -12,6 +12,7 @@ from gristmill.errors import InputError
 from gristmill.model.config import ModelSettings
 from gristmill.pipeline import Quiet, Recipe
 from gristmill.plan import plan
+from gristmill.plan.law import EXPONENTS
 from gristmill.plan.mixing import search_mix
 from gristmill.plan.pilots import LEAST_STEPS, resized
 
@@ -43,7 +44,26 @@ def test_a_plan_says_what_the_run_then_shows(table: dict[str, Any], tmp_path: Pa
     assert min(pilot["tokens"] for pilot in facts["pilots"]) >= LEAST_STEPS * 512
     for pilot in facts["pilots"]:
         assert pilot["expected"] == pytest.approx(pilot["loss"], rel=0.05)
+    assert facts["regularisation"] is None  # the text is not repeated
     assert plan(table, tmp_path, Quiet(), jobs=2)["options"] == facts["options"]  # nothing is done again
+
+
+@pytest.mark.slow
+def test_where_the_text_is_repeated_pilots_repeat_it_and_say_whether_noise_helps(
+    table: dict[str, Any], tmp_path: Path
+) -> None:
+    table["pretrain"] = table["pretrain"] | {"budget": "8 epochs"}
+    table["corpus"] = table["corpus"] | {"fraction": 0.5}
+    facts = plan(table | {"plan": {"sizes": [1.0]}}, tmp_path, Quiet(), jobs=2)
+    once, again = facts["pilots"][:4], facts["pilots"][4:]
+    assert all(pilot["fraction"] == 1 and not pilot["regularised"] for pilot in once)
+    assert [pilot["regularised"] for pilot in again] == [False, False, True]
+    for pilot in again:  # as many epochs of a part as the run makes of all, as near as whole documents allow
+        epochs = pilot["tokens"] / pilot["unique_tokens"]
+        assert epochs == pytest.approx(facts["options"][0]["epochs"], rel=0.3)
+    assert facts["regularisation"]["loss"] == again[2]["loss"]
+    assert facts["regularisation"]["without"] == again[1]["loss"]
+    assert facts["law"]["exponents"]["repetition"] != EXPONENTS.repetition
 
 
 def test_what_can_not_be_planned(table: dict[str, Any], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Before a run: how large a model, how often the text, and what will come of it.
 
 A few runs of a few hundredths of the cost fix the law of the text (`law`); what it says of the recipe, and of smaller and
-larger models for the same budget, is the plan. Time is measured by doing some steps of each (`pilots`).
+larger models for the same budget, is the plan. Where the text is repeated, one pilot is made with dropout and noise too, and
+says whether they help. Time is measured by doing some steps of each size (`pilots`).
 """
 
 import dataclasses
@@ -15,13 +16,14 @@ from annotated_types import Gt, Interval
 
 from gristmill import pipeline
 from gristmill.artifact import Artifact, exclusive, write_json
+from gristmill.augment.tokens import Noise
 from gristmill.compare import compare, shared_stages
 from gristmill.compare.settings import model_config, settled_objective
 from gristmill.config import from_dict
 from gristmill.errors import InputError
 from gristmill.model.count import parameter_counts
 from gristmill.pipeline import Listener, Recipe
-from gristmill.plan.law import EXPONENTS, Law, Point, fit_law
+from gristmill.plan.law import EXPONENTS, REGULARISATION, Law, Point, fit_law, fit_repetition
 from gristmill.plan.pilots import Pilot, Rehearsal, active_parameters, pilot_table, pilots, rehearse, resized
 from gristmill.train.schedule import Budget, parse_budget
 from gristmill.train.settings import resolve_batch
@@ -78,8 +80,9 @@ def plan(
         times = {depth: rehearse(each, stages, directory) for depth, each in recipes.items()}
         own = _tokens(recipe, stages, budget, unique, times[recipe.model.depth])
         flops = own * 6 * active_parameters(recipe, stages)
-        chosen = pilots(recipe, stages, settings.share * flops)
-    law, points = _law(table, recipe, chosen, unique, directory, listener, jobs)
+        plain = not recipe.pretrain.dropout and recipe.pretrain.noise == Noise()
+        chosen = pilots(recipe, stages, settings.share * flops, own / unique, regularise=plain)
+    law, points = _law(table, recipe, chosen, stages["corpus"].path, directory, listener, jobs)
     options = [
         _option(each, stages, law, unique, times[depth], budget, flops) for depth, each in recipes.items()
     ]
@@ -91,11 +94,13 @@ def plan(
         "pilots": [
             {
                 **pilot._asdict(),
+                "unique_tokens": round(point.unique),
                 "loss": point.loss,
                 "expected": law.loss(point.parameters, point.tokens, point.unique),
             }
             for pilot, point in zip(chosen, points, strict=True)
         ],
+        "regularisation": _regularisation(points),
         "share_of_flops": sum(pilot.flops for pilot in chosen) / flops,
         "options": options,
         "best": min(options, key=lambda option: option["loss"])["depth"],
@@ -137,12 +142,13 @@ def _tokens(
 
 
 def _law(
-    table: Mapping[str, Any], recipe: Recipe, chosen: list[Pilot], unique: int, directory: Path, listener: Listener,
+    table: Mapping[str, Any], recipe: Recipe, chosen: list[Pilot], corpus: Path, directory: Path, listener: Listener,
     jobs: int | None,
 ) -> tuple[Law, list[Point]]:  # fmt: skip
     comparison = dict(table) | {
         "compare": {
-            "candidates": pilot_table(recipe, chosen), "seeds": 1, "equal": "nothing", "held_out_pieces": 1,
+            "candidates": pilot_table(recipe, chosen, corpus), "seeds": 1, "equal": "nothing", "held_out_pieces": 1,
+            "one_tokenizer": True,
         }
     }  # fmt: skip
     made = compare(comparison, directory, listener, jobs=jobs)
@@ -151,12 +157,30 @@ def _law(
         Point(
             parameters=pilot.parameters,
             tokens=float(row["figures"]["tokens"]["mean"]),
-            unique=float(unique),
+            unique=float(row["figures"]["unique tokens"]["mean"]),
             loss=row["figures"][COLUMN]["mean"],
+            regularised=pilot.regularised,
         )
         for pilot, row in zip(chosen, rows, strict=True)
     ]
-    return fit_law(points, EXPONENTS), points
+    plain = [point for point in points if not point.regularised]
+    return fit_law(plain, fit_repetition(plain, EXPONENTS)), points
+
+
+def _regularisation(points: list[Point]) -> dict[str, Any] | None:
+    """What dropout and noise did to the pilot that was made with and without them; None where none was."""
+    with_it = next((point for point in points if point.regularised), None)
+    if with_it is None:
+        return None
+    twin = dataclasses.replace(with_it, regularised=False)
+    without = next(p for p in points if dataclasses.replace(p, loss=twin.loss) == twin)
+    return {
+        "settings": REGULARISATION,
+        "epochs": with_it.tokens / with_it.unique,
+        "loss": with_it.loss,
+        "without": without.loss,
+        "helps": with_it.loss < without.loss,
+    }
 
 
 def _option(

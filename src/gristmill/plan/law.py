@@ -3,21 +3,40 @@
     L(N, D, U) = E + A / N^alpha + B / D'^beta,    D' = U + U R (1 - exp(-(D / U - 1) / R)) where D > U, else D
 
 Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2) for text that is new all along; Muennighoff et al. 2023 (arXiv 2305.16264,
-eq. 5) for text that is repeated: a token that is seen again is worth less each time, and R / (e - 1) times the unique text
-or so is all that repetition can add to it. The exponents and R are much the same from text to text and are given; E, A
-and B are the text's own, and linear: a few small runs fix them.
+eq. 5) for text that is repeated: a token that is seen again is worth less each time, and R times the unique text is all
+that repetition can add to it. The exponents are much the same from text to text and are given; E, A
+and B are the text's own, and linear: a few small runs fix them. R is the text's own too, where runs see it more than once:
+a text of many short documents bears more than one book.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from gristmill.errors import InputError
 
-__all__ = ["EXPONENTS", "Exponents", "Law", "Point", "fit_exponents", "fit_law", "worth_of"]
+__all__ = [
+    "EXPONENTS",
+    "REGULARISATION",
+    "Exponents",
+    "Law",
+    "Point",
+    "fit_exponents",
+    "fit_law",
+    "fit_repetition",
+    "worth_of",
+]
+
+REGULARISATION: dict[str, Any] = {"dropout": 0.1, "noise": {"replace": 0.1}}
+"""What keeps repeated text worth more: settings of `[pretrain]`."""
+REPEATED = 1.2
+"""Epochs from which on a text counts as repeated."""
+REPETITIONS = (0.1, 100.0)
+"""Between which R is looked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +67,8 @@ class Point:
     """Tokens of the training text."""
     loss: float = math.nan
     """Nats per token of held-out text."""
+    regularised: bool = False
+    """Whether it is trained with REGULARISATION."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,27 +118,48 @@ def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
     return Law(exponents=exponents, floor=floor, of_size=of_size, of_tokens=of_tokens)
 
 
+def fit_repetition(points: Sequence[Point], exponents: Exponents) -> Exponents:
+    """Returns the exponents with the R that fits some runs best; as they are where no run sees text a second time."""
+    if all(p.tokens <= REPEATED * p.unique for p in points):
+        return exponents
+    from scipy.optimize import minimize_scalar
+
+    def at(log: float) -> Exponents:
+        return dataclasses.replace(exponents, repetition=float(np.exp(log)))
+
+    def error(log: float) -> float:
+        law = fit_law(points, at(log))
+        return sum((law.loss(p.parameters, p.tokens, p.unique) / p.loss - 1) ** 2 for p in points)
+
+    return at(minimize_scalar(error, bounds=np.log(REPETITIONS), method="bounded").x)
+
+
 def fit_exponents(texts: Sequence[Sequence[Point]], start: Exponents) -> tuple[Exponents, float]:
     """Returns the exponents with which each text's own law fits its runs best, and the root mean square of relative errors.
 
     Args:
-        texts: the runs of each text; where none sees text more often than once, R stays as it is at the start.
-        start: where to begin.
+        texts: the runs of each text, which has its own R; what is returned is their geometric mean.
+        start: where to begin; R stays as it is there for a text that no run sees a second time.
     """
     from scipy.optimize import least_squares
 
-    def residuals(logs: Float[np.ndarray, "3"]) -> Float[np.ndarray, " runs"]:
-        given = Exponents(**dict(zip(("alpha", "beta", "repetition"), np.exp(logs).tolist(), strict=True)))
+    def given(logs: Float[np.ndarray, "2"]) -> Exponents:
+        alpha, beta = np.exp(logs).tolist()
+        return dataclasses.replace(start, alpha=alpha, beta=beta)
+
+    def residuals(logs: Float[np.ndarray, "2"]) -> Float[np.ndarray, " runs"]:
         parts = []
         for points in texts:
-            law = fit_law(points, given)
+            law = fit_law(points, fit_repetition(points, given(logs)))
             parts.append([law.loss(p.parameters, p.tokens, p.unique) / p.loss - 1 for p in points])
         return np.concatenate(parts)
 
-    begin = np.log([start.alpha, start.beta, start.repetition])
-    found = least_squares(residuals, begin, bounds=(np.log([0.05, 0.05, 0.5]), np.log([1.5, 1.5, 200.0])))
-    alpha, beta, repetition = np.exp(found.x).tolist()
-    return Exponents(alpha=alpha, beta=beta, repetition=repetition), float(np.sqrt(np.mean(found.fun**2)))
+    begin = np.log([start.alpha, start.beta])
+    found = least_squares(residuals, begin, bounds=(np.log([0.05, 0.05]), np.log([1.5, 1.5])))
+    fitted = given(found.x)
+    logs = [math.log(fit_repetition(points, fitted).repetition) for points in texts]
+    repetition = math.exp(sum(logs) / len(logs))
+    return dataclasses.replace(fitted, repetition=repetition), float(np.sqrt(np.mean(found.fun**2)))
 
 
 def _terms(points: Sequence[Point], exponents: Exponents) -> Float[np.ndarray, "points 3"]:

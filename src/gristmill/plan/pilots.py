@@ -15,6 +15,7 @@ from gristmill.compare.settings import model_config
 from gristmill.config import to_dict
 from gristmill.model.config import ModelSettings
 from gristmill.pipeline import Quiet, Recipe
+from gristmill.plan.law import REGULARISATION, REPEATED
 from gristmill.train.settings import flops_of_token, resolve_batch
 
 __all__ = ["Pilot", "Rehearsal", "pilots", "rehearse", "resized"]
@@ -23,6 +24,8 @@ LEAST_STEPS = 60
 """Of a pilot: with fewer, its loss says more of its warm-up than of its text."""
 LENGTHS = 4.0
 """The longer pilots of a size see so many times the tokens of the shorter ones."""
+MOST_EPOCHS = 32
+"""No pilot repeats its text more often: what another epoch is worth is next to nothing by then."""
 REHEARSED_STEPS = 16
 ROUND_WIDTH = 32
 
@@ -35,6 +38,18 @@ class Pilot(NamedTuple):
     parameters: float
     """As the law counts them."""
     flops: float
+    fraction: float = 1.0
+    """Of the text, that it sees."""
+    regularised: bool = False
+    """Whether it is trained with `law.REGULARISATION` too."""
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        parts = [f"depth {self.depth}", f"{self.tokens} tokens"]
+        if self.fraction < 1:
+            parts.append(f"of {self.fraction:.3g} of the text")
+        return ", ".join([*parts, "regularised"] if self.regularised else parts)
 
 
 class Rehearsal(NamedTuple):
@@ -60,10 +75,14 @@ def active_parameters(recipe: Recipe, stages: Mapping[str, Artifact]) -> float:
     return flops_of_token(recipe.pretrain, model_config(recipe, stages)) / 6
 
 
-def pilots(recipe: Recipe, stages: Mapping[str, Artifact], flops: float) -> list[Pilot]:
+def pilots(
+    recipe: Recipe, stages: Mapping[str, Artifact], flops: float, epochs: float, *, regularise: bool
+) -> list[Pilot]:
     """Returns the runs to make before one, for about as many operations: two sizes, of two lengths each.
 
-    They are as long as that allows, and at least LEAST_STEPS.
+    Where the run repeats its text, the longer ones are made again on so little of it that they repeat it as often; and
+    with `regularise` the larger of them once more with dropout and noise. All are as long as the operations allow, and at
+    least LEAST_STEPS.
     """
 
     def at(depth: int) -> Recipe:
@@ -71,15 +90,25 @@ def pilots(recipe: Recipe, stages: Mapping[str, Artifact], flops: float) -> list
 
     depth = recipe.model.depth
     depths = sorted({max(1, depth // 3), max(2, (2 * depth) // 3) if depth > 2 else 2})
-    found = []
     costs = {d: 6 * active_parameters(at(d), stages) for d in depths}
     rows, _ = resolve_batch(recipe.pretrain, model_config(at(depths[0]), stages))
     batch = rows * recipe.pretrain.row_tokens
-    shortest = max(LEAST_STEPS * batch, flops / ((1 + LENGTHS) * sum(costs.values())))
-    for d in depths:
-        for times in (1.0, LENGTHS):
-            tokens = math.ceil(shortest * times / batch) * batch
-            found.append(Pilot(d, tokens, costs[d] / 6, tokens * costs[d]))
+    unique = stages["shards"].manifest.metrics["splits"]["train"]["tokens"]
+    repeats = epochs > REPEATED
+    cost = (1 + LENGTHS + LENGTHS * repeats) * sum(costs.values())
+    cost += LENGTHS * costs[depths[-1]] * (repeats and regularise)
+    shortest = max(LEAST_STEPS * batch, flops / cost)
+
+    def pilot(depth: int, times: float, fraction: float = 1.0, regularised: bool = False) -> Pilot:
+        tokens = math.ceil(shortest * times / batch) * batch
+        return Pilot(depth, tokens, costs[depth] / 6, tokens * costs[depth], fraction, regularised)
+
+    found = [pilot(d, times) for d in depths for times in (1.0, LENGTHS)]
+    if repeats:
+        fraction = float(f"{min(1.0, found[-1].tokens / (min(epochs, MOST_EPOCHS) * unique)):.3g}")
+        found += [pilot(d, LENGTHS, fraction) for d in depths]
+        if regularise:
+            found.append(pilot(depths[-1], LENGTHS, fraction, True))
     return found
 
 
@@ -105,12 +134,16 @@ def rehearse(recipe: Recipe, stages: Mapping[str, Artifact], directory: Path) ->
     return Rehearsal(step, max(0.0, at[-1] - at[-2] - step))
 
 
-def pilot_table(recipe: Recipe, chosen: Sequence[Pilot]) -> dict[str, Any]:
-    """Returns the candidates of a comparison that makes the pilots."""
+def pilot_table(recipe: Recipe, chosen: Sequence[Pilot], corpus: Path) -> dict[str, Any]:
+    """Returns the candidates of a comparison that makes the pilots; `corpus` is the recipe's, and holds out text for all."""
+    held_out, whole = recipe.corpus.held_out or str(corpus), recipe.corpus.fraction
     return {
-        f"depth {p.depth}, {p.tokens} tokens": {
+        p.name: {
             "model": {k: v for k, v in to_dict(resized(recipe.model, p.depth)).items() if v is not None},
-            "pretrain": {"budget": f"{p.tokens} tokens", "validations": 1},
+            "pretrain": {
+                "budget": f"{p.tokens} tokens", "validations": 1, **(REGULARISATION if p.regularised else {}),
+            },
+            "corpus": {"held_out": held_out, "fraction": p.fraction * whole} if p.fraction < 1 else {},
         }
         for p in chosen
-    }
+    }  # fmt: skip
