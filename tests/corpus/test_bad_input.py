@@ -559,3 +559,21 @@ def test_an_object_that_can_not_be_fetched_is_named_and_asked_for_again(
     assert metrics["to_read_again"] == 1
     assert any("1.txt" in problem and "Connection timed out" in problem for problem in metrics["problems"])
     assert contents(build(CorpusConfig(sources=("memory://bucket",)), tmp_path / "out/corpus").path) == whole
+
+
+def test_a_quote_that_does_not_end_costs_its_row_and_no_other(tmp_path: Path) -> None:
+    rows = [f"{number},row {number} of a table of rivers\n" for number in range(40)]
+    rows[7] = '7,"row 7 of a table of rivers\n'  # all that follows would be one cell
+    rows[3] = '3,"row 3\nof a table of ""rivers"""\n'  # which does end
+    (tmp_path / "b.csv").write_text("id,text\n" + "".join(rows), encoding="utf-8")
+    found = items(one(tmp_path))
+    bad = [item for item in found if isinstance(item, Broken)]
+    assert texts(found) == [
+        f"row {number} of a table of rivers" if number != 3 else 'row 3\nof a table of "rivers"'
+        for number in range(40)
+        if number != 7
+    ]
+    (broken,) = bad
+    assert broken.reason == "broken row"
+    assert broken.message.endswith("a quote begins here and does not end")
+    assert (tmp_path / "b.csv").read_bytes()[broken.start : broken.end].decode() == rows[7]

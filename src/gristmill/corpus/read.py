@@ -18,6 +18,7 @@ A .txt that wikiextractor wrote is divided at its <doc> elements; one of more th
 """
 
 import codecs
+import collections
 import contextlib
 import csv
 import io
@@ -501,17 +502,30 @@ class _Cells(NamedTuple):
 
 
 def _cells(content: io.BufferedIOBase, layout: Layout) -> Iterator[_Cells | Broken]:
-    """Yields the cells of each row: the reader pulls lines only as it needs them."""
+    """Yields the cells of each row: the reader pulls lines only as it needs them.
+
+    A quote that nothing closes makes a row of all that follows: then its first line is given up, and the next one begins a
+    row.
+    """
     assert layout.encoding is not None
     encoding = layout.encoding
     end = encoding.mark_bytes
     broken: list[Broken] = []
     repairs: dict[str, None] = {}
     note = ""
+    held: list[_Line] = []
+    waiting: collections.deque[_Line] = collections.deque()
+    source = _lines(content, encoding)
+    is_open = False
 
     def lines() -> Iterator[str]:
-        nonlocal end, note
-        for line in _lines(content, encoding):
+        nonlocal end, note, is_open
+        while not is_open:
+            line = waiting.popleft() if waiting else next(source, None)
+            is_open = line is None or (bool(held) and line.end - held[0].start > MAXIMUM_DOCUMENT_BYTES)
+            if line is None:
+                return
+            held.append(line)
             end = line.end
             found = None if line.is_cut else decode(line.data, encoding.name)
             if found is not None:
@@ -535,6 +549,7 @@ def _cells(content: io.BufferedIOBase, layout: Layout) -> Iterator[_Cells | Brok
             start, note = end, ""
             broken.clear()
             repairs.clear()
+            held.clear()
             try:
                 cells = next(reader)
             except StopIteration:
@@ -542,7 +557,14 @@ def _cells(content: io.BufferedIOBase, layout: Layout) -> Iterator[_Cells | Brok
             except csv.Error as error:
                 yield Broken("broken row", f"byte {start:,}: {error}", start, end, "")
             else:
-                if broken:
+                if is_open:
+                    first, is_open, end = held[0], False, held[0].end
+                    waiting.extendleft(reversed(held[1:]))
+                    reader = csv.reader(lines(), delimiter=layout.delimiter, quoting=quoting)
+                    why = f"byte {start:,}: a quote begins here and does not end"
+                    beginning = first.data.decode(encoding.name, "replace")
+                    yield Broken("broken row", why, start, end, preview(beginning))
+                elif broken:
                     yield broken[0]._replace(start=start, end=end)
                 else:
                     yield _Cells(cells, start, end, tuple(repairs), note)
