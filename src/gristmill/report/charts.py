@@ -177,9 +177,10 @@ def _x_ticks(low: Number, high: Number, scale: str) -> list[tuple[Number, str]]:
     if scale == "seconds":
         ticks = duration_ticks(high)
     elif scale == "log":
-        ticks = [
-            (10.0**power, short(10.0**power)) for power in range(math.ceil(math.log10(max(high, 1.0))) + 1)
-        ]
+        powers = [10.0**power for power in range(math.ceil(math.log10(max(high, 1.0))) + 1)]
+        within = [power for power in powers if low <= power <= high]
+        steps = (1, 2, 5) if len(within) < 3 else (1,)
+        ticks = [(step * power, short(step * power)) for power in powers for step in steps]
     else:
         ticks = [(t, f"{t:,.0f}" if high < 20_000 else short(t)) for t in nice_ticks(low, high, 4)]
     return [(at, label) for at, label in ticks if low <= max(at, 1e-9) * 1.0001 and at <= high * 1.0001]
