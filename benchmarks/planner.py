@@ -112,18 +112,38 @@ def points_of(text: str, data: Path, folder: Path) -> list[Any]:
 
 def fit(data: Path, folder: Path) -> None:
     """Measures the grids and writes the exponents that fit them best."""
-    from gristmill.plan.law import EXPONENTS, fit_exponents, fit_law
+    from gristmill.plan.law import PUBLISHED, fit_exponents, fit_law, fit_overfitting
 
     texts = {text: points_of(text, data, folder) for text in FITTED}
-    found, error = fit_exponents(list(texts.values()), EXPONENTS)
+    plain = {text: [p for p in points if not p.regularised] for text, points in texts.items()}
+    pairs = []
+    for points in plain.values():
+        once = [p for p in points if p.tokens <= p.unique]
+        small = [
+            p for p in once if p.parameters < max(q.parameters for q in once) and p.tokens < max(LENGTHS) / 2
+        ]
+        pairs.append((small, [p for p in once if p.tokens > max(LENGTHS) / 2]))
+    found, error = fit_exponents(pairs, PUBLISHED)
+    laws = {text: fit_law(points, fit_overfitting(points, found)) for text, points in plain.items()}
     rows = [
-        {**dataclasses.asdict(p), "text": text, "expected": law.loss(p.parameters, p.tokens, p.unique)}
+        {
+            **dataclasses.asdict(p),
+            "text": text,
+            "expected": None if p.regularised else laws[text].loss(p.parameters, p.tokens, p.unique),
+        }
         for text, points in texts.items()
-        for law in [fit_law(points, found)]
         for p in points
     ]
-    path = write_result("planner_fit", rows, exponents=dataclasses.asdict(found), relative_error=error)
-    print(found, f"root mean square of relative errors {error:.4f}", f"written to {path}", sep="\n")
+    path = write_result(
+        "planner_fit", rows, exponents=dataclasses.asdict(found), relative_error=error,
+        overfitting={text: law.exponents.overfitting for text, law in laws.items()},
+    )  # fmt: skip
+    print(
+        found,
+        f"small runs foretell large ones with a relative error of {error:.4f}",
+        f"written to {path}",
+        sep="\n",
+    )
 
 
 def foretell(data: Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ from gristmill.config import from_dict
 from gristmill.errors import InputError
 from gristmill.model.count import parameter_counts
 from gristmill.pipeline import Listener, Recipe
-from gristmill.plan.law import EXPONENTS, REGULARISATION, Law, Point, fit_law, fit_repetition
+from gristmill.plan.law import EXPONENTS, REGULARISATION, Law, Point, fit_law, fit_overfitting
 from gristmill.plan.pilots import Pilot, Rehearsal, active_parameters, pilot_table, pilots, rehearse, resized
 from gristmill.train.schedule import Budget, parse_budget
 from gristmill.train.settings import resolve_batch
@@ -164,7 +164,7 @@ def _law(
         for pilot, row in zip(chosen, rows, strict=True)
     ]
     plain = [point for point in points if not point.regularised]
-    return fit_law(plain, fit_repetition(plain, EXPONENTS)), points
+    return fit_law(plain, fit_overfitting(plain, EXPONENTS)), points
 
 
 def _regularisation(points: list[Point]) -> dict[str, Any] | None:

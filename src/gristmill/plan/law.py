@@ -1,12 +1,13 @@
 """How loss falls with the size of a model, the tokens it sees, and how many of them are new.
 
-    L(N, D, U) = E + A / N^alpha + B / D'^beta,    D' = U + U R (1 - exp(-(D / U - 1) / R)) where D > U, else D
+    L(N, D, U) = E + A / N^alpha + B / D'^beta,    D' = D, and where D > U, with k = D / U - 1 repetitions,
+    D' = U (1 + R (1 - exp(-k / R))) exp(-o k)
 
 Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2) for text that is new all along; Muennighoff et al. 2023 (arXiv 2305.16264,
 eq. 5) for text that is repeated: a token that is seen again is worth less each time, and R times the unique text is all
-that repetition can add to it. The exponents are much the same from text to text and are given; E, A
-and B are the text's own, and linear: a few small runs fix them. R is the text's own too, where runs see it more than once:
-a text of many short documents bears more than one book.
+that repetition can add to it. They kept models small enough for their text; with one that learns its text by heart, loss rises
+again, which the factor with o is for (ours). The exponents are much the same from text to text and are given; E, A and B are the
+text's own, and linear: a few small runs fix them. So is o, where runs see their text more than once.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ __all__ = [
     "Point",
     "fit_exponents",
     "fit_law",
-    "fit_repetition",
+    "fit_overfitting",
     "worth_of",
 ]
 
@@ -35,8 +36,9 @@ REGULARISATION: dict[str, Any] = {"dropout": 0.1, "noise": {"replace": 0.1}}
 """What keeps repeated text worth more: settings of `[pretrain]`."""
 REPEATED = 1.2
 """Epochs from which on a text counts as repeated."""
-REPETITIONS = (0.1, 100.0)
-"""Between which R is looked for."""
+MOST_OVERFITTING = 3.0
+PRIOR = 0.01
+"""A relative error that counts as much as an exponent that is e times what it was at the start."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,10 +51,15 @@ class Exponents:
     """Of the tokens seen."""
     repetition: float
     """R: after so many repetitions another one adds 1/e of what it added at first."""
+    overfitting: float = 0.0
+    """o: the share of all worth that each repetition costs."""
 
 
-EXPONENTS = Exponents(alpha=0.34, beta=0.28, repetition=15.39)
+PUBLISHED = Exponents(alpha=0.34, beta=0.28, repetition=15.39)
 """Those of the two papers."""
+EXPONENTS = Exponents(alpha=0.2, beta=0.14, repetition=15.39)
+"""With which runs of some 0.4M parameters and 400,000 tokens foretell larger ones best (benchmarks/planner.py fit): so small,
+loss still falls much as a power of everything."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +96,12 @@ class Law:
         return float(_terms([point], self.exponents)[0] @ [self.floor, self.of_size, self.of_tokens])
 
 
-def worth_of(tokens: float, unique: float, repetition: float) -> float:
+def worth_of(tokens: float, unique: float, exponents: Exponents) -> float:
     """Returns how many new tokens are worth what so many tokens of so much unique text are: D'."""
     if tokens <= unique:
         return tokens
-    return unique * (1 + repetition * -math.expm1(-(tokens / unique - 1) / repetition))
+    again, R = tokens / unique - 1, exponents.repetition
+    return unique * (1 + R * -math.expm1(-again / R)) * math.exp(-exponents.overfitting * again)
 
 
 def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
@@ -118,28 +126,31 @@ def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
     return Law(exponents=exponents, floor=floor, of_size=of_size, of_tokens=of_tokens)
 
 
-def fit_repetition(points: Sequence[Point], exponents: Exponents) -> Exponents:
-    """Returns the exponents with the R that fits some runs best; as they are where no run sees text a second time."""
+def fit_overfitting(points: Sequence[Point], exponents: Exponents) -> Exponents:
+    """Returns the exponents with the o that fits some runs best; as they are where no run repeats its text."""
     if all(p.tokens <= REPEATED * p.unique for p in points):
         return exponents
     from scipy.optimize import minimize_scalar
 
-    def at(log: float) -> Exponents:
-        return dataclasses.replace(exponents, repetition=float(np.exp(log)))
+    def at(value: float) -> Exponents:
+        return dataclasses.replace(exponents, overfitting=float(value))
 
-    def error(log: float) -> float:
-        law = fit_law(points, at(log))
-        return sum((law.loss(p.parameters, p.tokens, p.unique) / p.loss - 1) ** 2 for p in points)
+    def error(value: float) -> float:
+        return float(np.square(_errors(fit_law(points, at(value)), points)).sum())
 
-    return at(minimize_scalar(error, bounds=np.log(REPETITIONS), method="bounded").x)
+    return at(minimize_scalar(error, bounds=(0.0, MOST_OVERFITTING), method="bounded").x)
 
 
-def fit_exponents(texts: Sequence[Sequence[Point]], start: Exponents) -> tuple[Exponents, float]:
-    """Returns the exponents with which each text's own law fits its runs best, and the root mean square of relative errors.
+def fit_exponents(
+    texts: Sequence[tuple[Sequence[Point], Sequence[Point]]], start: Exponents
+) -> tuple[Exponents, float]:
+    """Returns alpha and beta with which small runs foretell large ones best, and the root mean square of relative errors.
+
+    What the runs leave open stays near the start.
 
     Args:
-        texts: the runs of each text, which has its own R; what is returned is their geometric mean.
-        start: where to begin; R stays as it is there for a text that no run sees a second time.
+        texts: for each text its small runs, which fix its law, and the large ones, which that foretells; none repeats text.
+        start: where to begin.
     """
     from scipy.optimize import least_squares
 
@@ -147,19 +158,20 @@ def fit_exponents(texts: Sequence[Sequence[Point]], start: Exponents) -> tuple[E
         alpha, beta = np.exp(logs).tolist()
         return dataclasses.replace(start, alpha=alpha, beta=beta)
 
-    def residuals(logs: Float[np.ndarray, "2"]) -> Float[np.ndarray, " runs"]:
-        parts = []
-        for points in texts:
-            law = fit_law(points, fit_repetition(points, given(logs)))
-            parts.append([law.loss(p.parameters, p.tokens, p.unique) / p.loss - 1 for p in points])
-        return np.concatenate(parts)
+    def errors(logs: Float[np.ndarray, "2"]) -> Float[np.ndarray, " runs"]:
+        exponents = given(logs)
+        return np.concatenate([_errors(fit_law(small, exponents), large) for small, large in texts])
+
+    def residuals(logs: Float[np.ndarray, "2"]) -> Float[np.ndarray, " residuals"]:
+        return np.concatenate([errors(logs), PRIOR * (logs - begin)])
 
     begin = np.log([start.alpha, start.beta])
-    found = least_squares(residuals, begin, bounds=(np.log([0.05, 0.05]), np.log([1.5, 1.5])))
-    fitted = given(found.x)
-    logs = [math.log(fit_repetition(points, fitted).repetition) for points in texts]
-    repetition = math.exp(sum(logs) / len(logs))
-    return dataclasses.replace(fitted, repetition=repetition), float(np.sqrt(np.mean(found.fun**2)))
+    found = least_squares(residuals, begin, bounds=(np.log([0.02, 0.02]), np.log([2.0, 2.0])))
+    return given(found.x), float(np.sqrt(np.mean(errors(found.x) ** 2)))
+
+
+def _errors(law: Law, points: Sequence[Point]) -> Float[np.ndarray, " points"]:
+    return np.array([law.loss(p.parameters, p.tokens, p.unique) / p.loss - 1 for p in points])
 
 
 def _terms(points: Sequence[Point], exponents: Exponents) -> Float[np.ndarray, "points 3"]:
@@ -168,7 +180,7 @@ def _terms(points: Sequence[Point], exponents: Exponents) -> Float[np.ndarray, "
         (
             1.0,
             p.parameters**-exponents.alpha,
-            worth_of(p.tokens, p.unique, exponents.repetition) ** -exponents.beta,
+            worth_of(p.tokens, p.unique, exponents) ** -exponents.beta,
         )
         for p in points
     ]

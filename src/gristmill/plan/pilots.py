@@ -20,7 +20,7 @@ from gristmill.train.settings import flops_of_token, resolve_batch
 
 __all__ = ["Pilot", "Rehearsal", "pilots", "rehearse", "resized"]
 
-LEAST_STEPS = 60
+LEAST_STEPS = 100
 """Of a pilot: with fewer, its loss says more of its warm-up than of its text."""
 LENGTHS = 4.0
 """The longer pilots of a size see so many times the tokens of the shorter ones."""
