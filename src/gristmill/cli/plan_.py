@@ -85,8 +85,12 @@ def _print(facts: dict[str, Any]) -> None:
         f"{100 * facts['share_of_flops']:.1f} % of the run's operations."
     )
     if regular := facts["regularisation"]:
+        if facts["best_epochs"] is not None:
+            click.echo(
+                f"Without dropout and noise, loss falls up to some {facts['best_epochs']:.1f} epochs, and then rises."
+            )
         verdict = "they help" if regular["helps"] else "they do not help"
         click.echo(
-            f"The text is repeated. With {' and '.join(_settings(regular['settings']))} a small run of {regular['epochs']:.1f} "
+            f"With {' and '.join(_settings(regular['settings']))} a small run of {regular['epochs']:.1f} "
             f"epochs ends at {regular['loss']:.3f} nats, without at {regular['without']:.3f}: {verdict}."
         )

@@ -23,7 +23,7 @@ from gristmill.config import from_dict
 from gristmill.errors import InputError
 from gristmill.model.count import parameter_counts
 from gristmill.pipeline import Listener, Recipe
-from gristmill.plan.law import EXPONENTS, REGULARISATION, Law, Point, fit_law, fit_overfitting
+from gristmill.plan.law import EXPONENTS, REGULARISATION, Law, Point, best_epochs, fit_law, fit_overfitting
 from gristmill.plan.pilots import Pilot, Rehearsal, active_parameters, pilot_table, pilots, rehearse, resized
 from gristmill.train.schedule import Budget, parse_budget
 from gristmill.train.settings import resolve_batch
@@ -100,6 +100,7 @@ def plan(
             }
             for pilot, point in zip(chosen, points, strict=True)
         ],
+        "best_epochs": best_epochs(law.exponents) if law.exponents.overfitting > 0 else None,
         "regularisation": _regularisation(points),
         "share_of_flops": sum(pilot.flops for pilot in chosen) / flops,
         "options": options,

@@ -26,6 +26,7 @@ __all__ = [
     "Exponents",
     "Law",
     "Point",
+    "best_epochs",
     "fit_exponents",
     "fit_law",
     "fit_overfitting",
@@ -102,6 +103,17 @@ def worth_of(tokens: float, unique: float, exponents: Exponents) -> float:
         return tokens
     again, R = tokens / unique - 1, exponents.repetition
     return unique * (1 + R * -math.expm1(-again / R)) * math.exp(-exponents.overfitting * again)
+
+
+def best_epochs(exponents: Exponents) -> float:
+    """Returns how often text is seen best: more is worth less; infinity where nothing speaks against repetition.
+
+    Where the derivative of D' by k is zero: exp(-k / R) = o (1 + R) / (1 + o R).
+    """
+    o, R = exponents.overfitting, exponents.repetition
+    if o <= 0:
+        return math.inf
+    return 1 + max(0.0, -R * math.log(o * (1 + R) / (1 + o * R)))
 
 
 def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
