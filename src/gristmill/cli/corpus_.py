@@ -369,7 +369,7 @@ def trial(
     loss, with an interval, and in text: 1.4 means that it reaches what 1.4 times the text would have. Finished runs are
     not done again, and an interrupted one goes on where it stopped.
 
-    Next: open runs/NAME/trial/trial.html
+    Next: open runs/NAME-trial/trial/trial.html
     """
     import json
 
@@ -382,7 +382,7 @@ def trial(
     name = table.get("name")
     if not isinstance(name, str):
         raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
-    directory = out or Path("runs") / name
+    directory = out or Path("runs") / f"{name}-trial"
     with Console() as listener:
         made = run_trial(table, directory, listener, jobs=jobs)
     facts = json.loads((made.path / "trial.json").read_text(encoding="utf-8"))
