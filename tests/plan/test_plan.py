@@ -38,7 +38,7 @@ def test_a_plan_says_what_the_run_then_shows(table: dict[str, Any], tmp_path: Pa
     for option in facts["options"]:  # the same operations, to a step
         assert option["loss"] > 0
         assert option["seconds"] > 0
-    assert len(facts["pilots"]) == 4
+    assert len(facts["pilots"]) == 5
     assert {pilot["depth"] for pilot in facts["pilots"]} == {1, 2}
     assert min(pilot["tokens"] for pilot in facts["pilots"]) >= LEAST_STEPS * 512
     for pilot in facts["pilots"]:
@@ -56,6 +56,7 @@ def test_where_the_text_is_repeated_pilots_repeat_it_and_say_whether_noise_helps
     facts = plan(table | {"plan": {"sizes": [1.0]}}, tmp_path, Quiet(), jobs=2)
     once, again = facts["pilots"][:4], facts["pilots"][4:]
     assert all(pilot["fraction"] == 1 and not pilot["regularised"] for pilot in once)
+    assert [pilot["depth"] for pilot in again] == [1, 2, 2]
     assert [pilot["regularised"] for pilot in again] == [False, False, True]
     for pilot in again:  # as many epochs of a part as the run makes of all, as near as whole documents allow
         epochs = pilot["tokens"] / pilot["unique_tokens"]

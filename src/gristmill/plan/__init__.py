@@ -100,7 +100,9 @@ def plan(
             }
             for pilot, point in zip(chosen, points, strict=True)
         ],
-        "best_epochs": best_epochs(law.exponents) if law.exponents.overfitting > 0 else None,
+        "best_epochs": best_epochs(unique, active_parameters(recipe, stages), law.exponents)
+        if law.exponents.overfitting > 0
+        else None,
         "regularisation": _regularisation(points),
         "share_of_flops": sum(pilot.flops for pilot in chosen) / flops,
         "options": options,

@@ -1,13 +1,14 @@
 """How loss falls with the size of a model, the tokens it sees, and how many of them are new.
 
     L(N, D, U) = E + A / N^alpha + B / D'^beta,    D' = D, and where D > U, with k = D / U - 1 repetitions,
-    D' = U (1 + R (1 - exp(-k / R))) exp(-o k)
+    D' = U (1 + R (1 - exp(-k / R))) exp(-o k^0.8 N^0.1 / U^0.4),    N and U in millions
 
 Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2) for text that is new all along; Muennighoff et al. 2023 (arXiv 2305.16264,
 eq. 5) for text that is repeated: a token that is seen again is worth less each time, and R times the unique text is all
 that repetition can add to it. They kept models small enough for their text; with one that learns its text by heart, loss rises
-again, which the factor with o is for (ours). The exponents are much the same from text to text and are given; E, A and B are the
-text's own, and linear: a few small runs fix them. So is o, where runs see their text more than once.
+again, the sooner the less text there is: the last factor (ours; its powers are those of benchmarks/planner.py). The exponents
+are much the same from text to text and are given; E, A and B are the text's own, and linear: a few small runs fix them. So
+is o, where runs see their text more than once.
 """
 
 import dataclasses
@@ -37,6 +38,10 @@ REGULARISATION: dict[str, Any] = {"dropout": 0.1, "noise": {"replace": 0.1}}
 """What keeps repeated text worth more: settings of `[pretrain]`."""
 REPEATED = 1.2
 """Epochs from which on a text counts as repeated."""
+WEIGHT = 0.5
+"""The power of a run's operations that it counts with."""
+OF_REPETITIONS, OF_SIZE, OF_TEXT = 0.8, 0.1, 0.4
+"""The powers of overfitting."""
 MOST_OVERFITTING = 3.0
 PRIOR = 0.01
 """A relative error that counts as much as an exponent that is e times what it was at the start."""
@@ -53,12 +58,12 @@ class Exponents:
     repetition: float
     """R: after so many repetitions another one adds 1/e of what it added at first."""
     overfitting: float = 0.0
-    """o: the share of all worth that each repetition costs."""
+    """o: about the share of all worth that a repetition costs, of a million tokens and with a million parameters."""
 
 
 PUBLISHED = Exponents(alpha=0.34, beta=0.28, repetition=15.39)
 """Those of the two papers."""
-EXPONENTS = Exponents(alpha=0.2, beta=0.14, repetition=15.39)
+EXPONENTS = Exponents(alpha=0.25, beta=0.14, repetition=15.39)
 """With which runs of some 0.4M parameters and 400,000 tokens foretell larger ones best (benchmarks/planner.py fit): so small,
 loss still falls much as a power of everything."""
 
@@ -97,27 +102,33 @@ class Law:
         return float(_terms([point], self.exponents)[0] @ [self.floor, self.of_size, self.of_tokens])
 
 
-def worth_of(tokens: float, unique: float, exponents: Exponents) -> float:
+def worth_of(tokens: float, unique: float, exponents: Exponents, parameters: float = 1e6) -> float:
     """Returns how many new tokens are worth what so many tokens of so much unique text are: D'."""
     if tokens <= unique:
         return tokens
     again, R = tokens / unique - 1, exponents.repetition
-    return unique * (1 + R * -math.expm1(-again / R)) * math.exp(-exponents.overfitting * again)
+    lost = (
+        exponents.overfitting
+        * again**OF_REPETITIONS
+        * (parameters / 1e6) ** OF_SIZE
+        / (unique / 1e6) ** OF_TEXT
+    )
+    return unique * (1 + R * -math.expm1(-again / R)) * math.exp(-lost)
 
 
-def best_epochs(exponents: Exponents) -> float:
-    """Returns how often text is seen best: more is worth less; infinity where nothing speaks against repetition.
-
-    Where the derivative of D' by k is zero: exp(-k / R) = o (1 + R) / (1 + o R).
-    """
-    o, R = exponents.overfitting, exponents.repetition
-    if o <= 0:
+def best_epochs(unique: float, parameters: float, exponents: Exponents) -> float:
+    """Returns how often text is seen best: more is worth less; infinity where nothing speaks against repetition."""
+    if exponents.overfitting <= 0:
         return math.inf
-    return 1 + max(0.0, -R * math.log(o * (1 + R) / (1 + o * R)))
+    epochs = np.geomspace(1, 1000, 3000)
+    return float(epochs[np.argmax([worth_of(e * unique, unique, exponents, parameters) for e in epochs])])
 
 
 def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
     """Returns the law of some runs: least squares of relative errors, with no term below 0.
+
+    A run counts as the square root of its operations: what is asked for is larger still, and the shortest runs say more of
+    their warm-up than of their text.
 
     Raises:
         InputError: the runs are fewer than three, or all of one size or of one length.
@@ -131,9 +142,11 @@ def fit_law(points: Sequence[Point], exponents: Exponents) -> Law:
     from scipy.optimize import nnls
 
     losses = np.array([p.loss for p in points])
-    terms = _terms(points, exponents) / losses[:, None]
+    weights = np.array([p.parameters * p.tokens for p in points]) ** WEIGHT
+    weights /= weights.max()
+    terms = _terms(points, exponents) * (weights / losses)[:, None]
     scale = np.linalg.norm(terms, axis=0)
-    found, _ = nnls(terms / scale, np.ones(len(points)))
+    found, _ = nnls(terms / scale, weights)
     floor, of_size, of_tokens = (found / scale).tolist()
     return Law(exponents=exponents, floor=floor, of_size=of_size, of_tokens=of_tokens)
 
@@ -192,7 +205,7 @@ def _terms(points: Sequence[Point], exponents: Exponents) -> Float[np.ndarray, "
         (
             1.0,
             p.parameters**-exponents.alpha,
-            worth_of(p.tokens, p.unique, exponents) ** -exponents.beta,
+            worth_of(p.tokens, p.unique, exponents, p.parameters) ** -exponents.beta,
         )
         for p in points
     ]

@@ -78,38 +78,40 @@ def active_parameters(recipe: Recipe, stages: Mapping[str, Artifact]) -> float:
 def pilots(
     recipe: Recipe, stages: Mapping[str, Artifact], flops: float, epochs: float, *, regularise: bool
 ) -> list[Pilot]:
-    """Returns the runs to make before one, for about as many operations: two sizes, of two lengths each.
+    """Returns the runs to make before one, for about as many operations.
 
-    Where the run repeats its text, the longer ones are made again on so little of it that they repeat it as often; and
-    with `regularise` the larger of them once more with dropout and noise. All are as long as the operations allow, and at
-    least LEAST_STEPS.
+    Two sizes, each of two lengths, and the smaller one as long as the run itself if that is not too long. Where the run
+    repeats its text, the longer ones see so little of it that they repeat it as often; and with `regularise` the larger of
+    them is made once more, with dropout and noise. All are as long as the operations allow, and at least LEAST_STEPS.
     """
 
     def at(depth: int) -> Recipe:
         return dataclasses.replace(recipe, model=resized(recipe.model, depth))
 
     depth = recipe.model.depth
-    depths = sorted({max(1, depth // 3), max(2, (2 * depth) // 3) if depth > 2 else 2})
-    costs = {d: 6 * active_parameters(at(d), stages) for d in depths}
-    rows, _ = resolve_batch(recipe.pretrain, model_config(at(depths[0]), stages))
+    small, large = sorted({max(1, depth // 3), max(2, (2 * depth) // 3) if depth > 2 else 2})
+    costs = {d: 6 * active_parameters(at(d), stages) for d in (small, large)}
+    rows, _ = resolve_batch(recipe.pretrain, model_config(at(small), stages))
     batch = rows * recipe.pretrain.row_tokens
     unique = stages["shards"].manifest.metrics["splits"]["train"]["tokens"]
+    wanted = [(small, 1.0, False), (small, LENGTHS, False), (large, 1.0, False), (large, LENGTHS, False)]
     repeats = epochs > REPEATED
-    cost = (1 + LENGTHS + LENGTHS * repeats) * sum(costs.values())
-    cost += LENGTHS * costs[depths[-1]] * (repeats and regularise)
+    wanted.append((small, LENGTHS**2, repeats))
+    if repeats:
+        wanted.append((large, LENGTHS, True))
+    again = repeats and regularise
+    cost = sum(times * costs[d] for d, times, _ in wanted) + LENGTHS * costs[large] * again
     shortest = max(LEAST_STEPS * batch, flops / cost)
 
-    def pilot(depth: int, times: float, fraction: float = 1.0, regularised: bool = False) -> Pilot:
-        tokens = math.ceil(shortest * times / batch) * batch
-        return Pilot(depth, tokens, costs[depth] / 6, tokens * costs[depth], fraction, regularised)
+    def pilot(depth: int, times: float, repeated: bool, regularised: bool = False) -> Pilot:
+        tokens = math.ceil(min(shortest * times, max(epochs * unique, LENGTHS * shortest)) / batch) * batch
+        fraction = min(1.0, tokens / (min(epochs, MOST_EPOCHS) * unique)) if repeated else 1.0
+        return Pilot(
+            depth, tokens, costs[depth] / 6, tokens * costs[depth], float(f"{fraction:.3g}"), regularised
+        )
 
-    found = [pilot(d, times) for d in depths for times in (1.0, LENGTHS)]
-    if repeats:
-        fraction = float(f"{min(1.0, found[-1].tokens / (min(epochs, MOST_EPOCHS) * unique)):.3g}")
-        found += [pilot(d, LENGTHS, fraction) for d in depths]
-        if regularise:
-            found.append(pilot(depths[-1], LENGTHS, fraction, True))
-    return found
+    found = [pilot(*each) for each in wanted]
+    return [*found, pilot(large, LENGTHS, True, True)] if again else found
 
 
 def rehearse(recipe: Recipe, stages: Mapping[str, Artifact], directory: Path) -> Rehearsal:
