@@ -13,7 +13,7 @@ from gristmill.model.config import ModelSettings
 from gristmill.pipeline import Quiet, Recipe
 from gristmill.plan import plan
 from gristmill.plan.mixing import search_mix
-from gristmill.plan.pilots import LEAST_STEPS, resized
+from gristmill.plan.pilots import LEAST_STEPS, resized, shrunk
 
 
 @pytest.fixture
@@ -29,6 +29,13 @@ def test_another_depth_keeps_the_shape() -> None:
     assert resized(ModelSettings(depth=2, encoder_depth=4), 1).encoder_depth == 2
 
 
+def test_a_pilot_has_two_layers_at_least_where_the_model_has() -> None:
+    assert shrunk(ModelSettings(depth=12), 1 / 3) == ModelSettings(depth=4, width=256)
+    assert shrunk(ModelSettings(depth=3, width=192), 1 / 3) == ModelSettings(depth=2, width=64)
+    assert shrunk(ModelSettings(depth=1, width=192), 1 / 3) == ModelSettings(depth=1, width=64)
+    assert shrunk(ModelSettings(depth=3, encoder_depth=6, width=192), 2 / 3).encoder_depth == 4
+
+
 @pytest.mark.slow
 def test_a_plan_says_what_the_run_then_shows(table: dict[str, Any], tmp_path: Path) -> None:
     facts = plan(table, tmp_path, Quiet(), jobs=2)
@@ -38,8 +45,8 @@ def test_a_plan_says_what_the_run_then_shows(table: dict[str, Any], tmp_path: Pa
     for option in facts["options"]:  # the same operations, to a step
         assert option["loss"] > 0
         assert option["seconds"] > 0
-    assert len(facts["pilots"]) == 5
-    assert {pilot["depth"] for pilot in facts["pilots"]} == {1, 2}
+    assert len(facts["pilots"]) == 4  # the run itself is no longer than they are
+    assert {(pilot["depth"], pilot["width"]) for pilot in facts["pilots"]} == {(2, 32), (2, 96)}
     assert min(pilot["tokens"] for pilot in facts["pilots"]) >= LEAST_STEPS * 512
     for pilot in facts["pilots"]:
         assert pilot["expected"] == pytest.approx(pilot["loss"], rel=0.05)
@@ -56,7 +63,7 @@ def test_where_the_text_is_repeated_pilots_repeat_it_and_say_whether_noise_helps
     facts = plan(table | {"plan": {"sizes": [1.0]}}, tmp_path, Quiet(), jobs=2)
     once, again = facts["pilots"][:4], facts["pilots"][4:]
     assert all(pilot["fraction"] == 1 and not pilot["regularised"] for pilot in once)
-    assert [pilot["depth"] for pilot in again] == [1, 2, 2]
+    assert [pilot["width"] for pilot in again] == [32, 96, 96]
     assert [pilot["regularised"] for pilot in again] == [False, False, True]
     for pilot in again:  # as many epochs of a part as the run makes of all, as near as whole documents allow
         epochs = pilot["tokens"] / pilot["unique_tokens"]

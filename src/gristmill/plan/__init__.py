@@ -100,8 +100,8 @@ def plan(
             }
             for pilot, point in zip(chosen, points, strict=True)
         ],
-        "best_epochs": best_epochs(unique, active_parameters(recipe, stages), law.exponents)
-        if law.exponents.overfitting > 0
+        "best_epochs": best_epochs(float(unique), active_parameters(recipe, stages), law.exponents)
+        if law.exponents.overfitting > 0.001
         else None,
         "regularisation": _regularisation(points),
         "share_of_flops": sum(pilot.flops for pilot in chosen) / flops,

@@ -13,12 +13,12 @@ from gristmill import pipeline
 from gristmill.artifact import Artifact
 from gristmill.compare.settings import model_config
 from gristmill.config import to_dict
-from gristmill.model.config import ModelSettings
+from gristmill.model.config import MULTIPLE, ModelSettings
 from gristmill.pipeline import Quiet, Recipe
 from gristmill.plan.law import REGULARISATION, REPEATED
 from gristmill.train.settings import flops_of_token, resolve_batch
 
-__all__ = ["Pilot", "Rehearsal", "pilots", "rehearse", "resized"]
+__all__ = ["Pilot", "Rehearsal", "pilots", "rehearse", "resized", "shrunk"]
 
 LEAST_STEPS = 100
 """Of a pilot: with fewer, its loss says more of its warm-up than of its text."""
@@ -28,12 +28,19 @@ MOST_EPOCHS = 32
 """No pilot repeats its text more often: what another epoch is worth is next to nothing by then."""
 REHEARSED_STEPS = 16
 ROUND_WIDTH = 32
+RATIOS = (1 / 3, 2 / 3)
+"""Of depth and width of the pilots' models to the recipe's."""
+LEAST_DEPTH = 2
+"""Of a pilot: what a text repeats in itself takes two layers to be copied (Olsson et al. 2022, arXiv 2209.11895)."""
 
 
 class Pilot(NamedTuple):
     """A small run."""
 
+    ratio: float
+    """Its model's size as a share of the recipe's."""
     depth: int
+    width: int
     tokens: int
     parameters: float
     """As the law counts them."""
@@ -46,7 +53,7 @@ class Pilot(NamedTuple):
     @property
     def name(self) -> str:
         """What the run is called."""
-        parts = [f"depth {self.depth}", f"{self.tokens} tokens"]
+        parts = [f"{self.depth} x {self.width}", f"{self.tokens} tokens"]
         if self.fraction < 1:
             parts.append(f"of {self.fraction:.3g} of the text")
         return ", ".join([*parts, "regularised"] if self.regularised else parts)
@@ -70,6 +77,19 @@ def resized(model: ModelSettings, depth: int) -> ModelSettings:
     return dataclasses.replace(model, **changes)
 
 
+def shrunk(model: ModelSettings, ratio: float) -> ModelSettings:
+    """Returns the model of a pilot: depth and width are multiplied, but it has LEAST_DEPTH layers, if the model has."""
+    depth = max(min(LEAST_DEPTH, model.depth), round(model.depth * ratio))
+    width = (model.width or MULTIPLE * model.depth) * ratio
+    encoder = model.encoder_depth
+    return dataclasses.replace(
+        model,
+        depth=depth,
+        width=max(ROUND_WIDTH, round(width / ROUND_WIDTH) * ROUND_WIDTH),
+        encoder_depth=None if encoder is None else max(min(LEAST_DEPTH, encoder), round(encoder * ratio)),
+    )
+
+
 def active_parameters(recipe: Recipe, stages: Mapping[str, Artifact]) -> float:
     """Returns the parameters that the law counts: those that multiply something for each token."""
     return flops_of_token(recipe.pretrain, model_config(recipe, stages)) / 6
@@ -84,14 +104,11 @@ def pilots(
     repeats its text, the longer ones see so little of it that they repeat it as often; and with `regularise` the larger of
     them is made once more, with dropout and noise. All are as long as the operations allow, and at least LEAST_STEPS.
     """
-
-    def at(depth: int) -> Recipe:
-        return dataclasses.replace(recipe, model=resized(recipe.model, depth))
-
-    depth = recipe.model.depth
-    small, large = sorted({max(1, depth // 3), max(2, (2 * depth) // 3) if depth > 2 else 2})
-    costs = {d: 6 * active_parameters(at(d), stages) for d in (small, large)}
-    rows, _ = resolve_batch(recipe.pretrain, model_config(at(small), stages))
+    models = {ratio: dataclasses.replace(recipe, model=shrunk(recipe.model, ratio)) for ratio in RATIOS}
+    configs = {ratio: model_config(each, stages) for ratio, each in models.items()}
+    costs = {ratio: 6 * active_parameters(each, stages) for ratio, each in models.items()}
+    small, large = RATIOS
+    rows, _ = resolve_batch(recipe.pretrain, configs[small])
     batch = rows * recipe.pretrain.row_tokens
     unique = stages["shards"].manifest.metrics["splits"]["train"]["tokens"]
     wanted = [(small, 1.0, False), (small, LENGTHS, False), (large, 1.0, False), (large, LENGTHS, False)]
@@ -100,17 +117,18 @@ def pilots(
     if repeats:
         wanted.append((large, LENGTHS, True))
     again = repeats and regularise
-    cost = sum(times * costs[d] for d, times, _ in wanted) + LENGTHS * costs[large] * again
+    cost = sum(times * costs[ratio] for ratio, times, _ in wanted) + LENGTHS * costs[large] * again
     shortest = max(LEAST_STEPS * batch, flops / cost)
 
-    def pilot(depth: int, times: float, repeated: bool, regularised: bool = False) -> Pilot:
+    def pilot(ratio: float, times: float, repeated: bool, regularised: bool = False) -> Pilot:
         tokens = math.ceil(min(shortest * times, max(epochs * unique, LENGTHS * shortest)) / batch) * batch
         fraction = min(1.0, tokens / (min(epochs, MOST_EPOCHS) * unique)) if repeated else 1.0
         return Pilot(
-            depth, tokens, costs[depth] / 6, tokens * costs[depth], float(f"{fraction:.3g}"), regularised
-        )
+            ratio, configs[ratio].layers, configs[ratio].width, tokens, costs[ratio] / 6, tokens * costs[ratio],
+            float(f"{fraction:.3g}"), regularised,
+        )  # fmt: skip
 
-    found = [pilot(*each) for each in wanted]
+    found = list(dict.fromkeys(pilot(*each) for each in wanted))  # of a short run, long pilots are alike
     return [*found, pilot(large, LENGTHS, True, True)] if again else found
 
 
@@ -141,7 +159,7 @@ def pilot_table(recipe: Recipe, chosen: Sequence[Pilot], corpus: Path) -> dict[s
     held_out, whole = recipe.corpus.held_out or str(corpus), recipe.corpus.fraction
     return {
         p.name: {
-            "model": {k: v for k, v in to_dict(resized(recipe.model, p.depth)).items() if v is not None},
+            "model": {k: v for k, v in to_dict(shrunk(recipe.model, p.ratio)).items() if v is not None},
             "pretrain": {
                 "budget": f"{p.tokens} tokens", "validations": 1, **(REGULARISATION if p.regularised else {}),
             },
