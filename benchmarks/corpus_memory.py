@@ -242,7 +242,9 @@ def main() -> None:
 
     folder = options.folder / "corpus_memory"
     small = int(options.gigabytes * 1e9)
-    facts_of_input = folder / f"input {options.gigabytes:g}.json"  # there when the input is whole: it takes a while
+    facts_of_input = (
+        folder / f"input {options.gigabytes:g}.json"
+    )  # there when the input is whole: it takes a while
     if not facts_of_input.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         made_of = write_inputs(options.data, folder / "large", (small, 4 * small))
