@@ -9,6 +9,7 @@ import pytest
 
 from gristmill.cli._main import VERBS
 from gristmill.compare import open_comparison
+from gristmill.compare.trial import Trial
 from gristmill.config import from_dict
 from gristmill.pipeline import Recipe, settle
 from tests.conftest import REPOSITORY
@@ -29,6 +30,8 @@ def test_every_recipe_and_verb_in_a_page_exists(page):
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         table = {"name": "page", "corpus": {"sources": ["recipes/texts"]}, **tomllib.loads(block)}
         table.get("compare", {}).pop("pairs", None)  # folders of the reader's own
+        if "trial" in table:
+            assert from_dict(Trial, table.pop("trial"), "trial").steps
         assert open_comparison(table) if "compare" in table else settle(from_dict(Recipe, table))
     for verb in re.findall(r"^(?:\| )?`?gristmill (\w+)", text, re.MULTILINE):
         assert verb in VERBS
