@@ -26,7 +26,6 @@ LENGTHS = (100_000, 400_000, 1_200_000)
 FRACTIONS = {"en": (1.0, 0.03, 0.008), "zh": (1.0, 0.03, 0.008)}
 """Of the text: all of it, so that nothing is repeated, and little."""
 FITTED = {"en": "pretrain_en_wikipedia/train.jsonl.zst", "zh": "pretrain_zh_novels/train.jsonl.zst"}
-COLUMN = "own loss, nats per predicted token"
 
 RECIPES: dict[str, tuple[tuple[str, ...], int, int, str]] = {
     "books": (("pretrain_en_books",), 3, 160, "2M tokens"),
@@ -59,6 +58,7 @@ def recipe(name: str, sources: list[str], depth: int, width: int, budget: str) -
 def points_of(text: str, data: Path, folder: Path) -> list[Any]:
     """The grid of one text, measured."""
     from gristmill.compare import compare
+    from gristmill.compare.collect import OWN_LOSS
     from gristmill.config import from_dict
     from gristmill.corpus import CorpusConfig, build
     from gristmill.pipeline import Quiet, Recipe, config_of, settle
@@ -103,7 +103,7 @@ def points_of(text: str, data: Path, folder: Path) -> list[Any]:
                 parameters=flops_of_token(settled.pretrain, config) / 6,
                 tokens=row["figures"]["tokens"]["mean"],
                 unique=row["figures"]["unique tokens"]["mean"],
-                loss=row["figures"][COLUMN]["mean"],
+                loss=row["figures"][OWN_LOSS]["mean"],
                 regularised="regularised" in row["name"],
             )
         )

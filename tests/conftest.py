@@ -26,3 +26,12 @@ def shared_data() -> Path:
 def demo_texts() -> Path:
     """The public-domain texts that the project ships."""
     return REPOSITORY / "recipes" / "texts"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a corpus but its manifest, which has times in it."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }

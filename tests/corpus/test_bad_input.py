@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 
 from gristmill.cli import main
 from gristmill.corpus import Corpus, CorpusConfig, build, documents, files, read
@@ -48,15 +48,6 @@ def items(file: SourceFile, **options: Any) -> list[Record | Broken]:
 
 def texts(found: list[Record | Broken]) -> list[str]:
     return [item.text for item in found if isinstance(item, Record)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a corpus but its manifest, which has times in it."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
 
 
 # --- mixed and lying encodings ---------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 
 from gristmill import artifact
 from gristmill.corpus import Corpus, CorpusConfig, build
@@ -139,15 +139,6 @@ def forget(run, **request):
 
     found = search(Corpus(out), Request(**request)) if request else None
     return carry_out(out, found, encoder_of=encoder_of), counted
-
-
-def contents(corpus):
-    """Every file but the manifest, which has times in it."""
-    return {
-        path.relative_to(corpus).as_posix(): path.read_bytes()
-        for path in sorted(Path(corpus).rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
 
 
 def readable(folder):

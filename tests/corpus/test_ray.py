@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 
 SCRIPT = """
 import sys
@@ -24,15 +24,6 @@ table = {
 if __name__ == "__main__":
     run(from_dict(Recipe, table), Path(sys.argv[2]), Quiet(), until="shards")
 """
-
-
-def contents(folder):
-    """Every file but the manifests, which have times in them."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
 
 
 @pytest.mark.slow

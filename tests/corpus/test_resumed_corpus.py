@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 
 from gristmill.corpus import CorpusConfig, build
 from gristmill.corpus import units as units_module
@@ -32,15 +32,6 @@ def source(tmp_path, demo_texts):
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps({"text": part}) + "\n" for part in parts), encoding="utf-8")
     return path
-
-
-def contents(corpus):
-    """Every file of a corpus but its manifest, which has times in it."""
-    return {
-        path.relative_to(corpus).as_posix(): path.read_bytes()
-        for path in sorted(corpus.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
 
 
 @pytest.mark.slow

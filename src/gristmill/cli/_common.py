@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "console",
+    "jobs_option",
     "json_option",
     "next_for",
     "open_recipe",
+    "open_table",
     "print_json",
     "read_lines",
     "recipe_options",
@@ -82,6 +84,30 @@ def open_recipe(
     if out is not None:
         words += ["--out", out.as_posix()]
     return resolved, out or Path("runs") / resolved.name, words
+
+
+def jobs_option(what: str) -> Callable[[F], F]:
+    """Adds `--jobs`: how many of `what` at a time."""
+    text = f"{what} at a time; by default one for each GPU, or for each core as far as there is memory."
+    return click.option("--jobs", type=click.IntRange(min=1), help=text)
+
+
+def open_table(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], suffix: str = ""
+) -> tuple[dict[str, Any], Path]:
+    """Returns the tables of a recipe that has more of them than a run takes, and the directory: runs/NAME and the suffix.
+
+    Raises:
+        InputError: the recipe has no name.
+    """
+    from gristmill.config import override, read_toml
+    from gristmill.errors import InputError
+
+    table = override(read_toml(recipe), overrides)
+    name = table.get("name")
+    if not isinstance(name, str):
+        raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
+    return table, out or Path("runs") / f"{name}{suffix}"
 
 
 def read_lines(given: tuple[str, ...], what: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gristmill.cli._common import print_json, recipe_options
+from gristmill.cli._common import jobs_option, open_table, print_json, recipe_options
 
 __all__ = ["command"]
 
@@ -16,11 +16,7 @@ WIDTH = 120
 
 
 @click.command()
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs at a time; by default one for each GPU, or for each core as far as there is memory.",
-)
+@jobs_option("Runs")
 @recipe_options
 def command(
     recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None
@@ -41,14 +37,8 @@ def command(
 
     from gristmill.cli._listener import Console
     from gristmill.compare import compare
-    from gristmill.config import override, read_toml
-    from gristmill.errors import InputError
 
-    table = override(read_toml(recipe), overrides)
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise InputError('"name" is missing', 'write name = "objectives" at the top of the recipe')
-    directory = out or Path("runs") / name
+    table, directory = open_table(recipe, out, overrides)
     with Console() as console:
         artifact = compare(table, directory, console, jobs=jobs)
     facts = json.loads((artifact.path / "comparison.json").read_text(encoding="utf-8"))

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gristmill.cli._common import console, json_option, print_json, recipe_options, set_option
+from gristmill.cli._common import (
+    console,
+    jobs_option,
+    json_option,
+    open_table,
+    print_json,
+    recipe_options,
+    set_option,
+)
 from gristmill.cli._synthesis import rewrite, teach
 
 if TYPE_CHECKING:
@@ -350,11 +358,7 @@ def _place(document: Any) -> str:
 
 
 @command.command()
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs at a time; by default one for each GPU, or for each core as far as there is memory.",
-)
+@jobs_option("Runs")
 @recipe_options
 def trial(
     recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None
@@ -375,14 +379,8 @@ def trial(
 
     from gristmill.cli._listener import Console
     from gristmill.compare.trial import trial as run_trial
-    from gristmill.config import override, read_toml
-    from gristmill.errors import InputError
 
-    table = override(read_toml(recipe), overrides)
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
-    directory = out or Path("runs") / f"{name}-trial"
+    table, directory = open_table(recipe, out, overrides, "-trial")
     with Console() as listener:
         made = run_trial(table, directory, listener, jobs=jobs)
     facts = json.loads((made.path / "trial.json").read_text(encoding="utf-8"))
@@ -394,7 +392,7 @@ def trial(
 
 
 @command.command()
-@click.option("--jobs", type=click.IntRange(min=1), help="Small runs at a time.")
+@jobs_option("Small runs")
 @recipe_options
 def mix(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None) -> None:
     """Search weights for the sources or languages of RECIPE's text by small runs on drawn mixtures.
@@ -409,16 +407,11 @@ def mix(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: boo
     Next: put the printed [pretrain.mix] into RECIPE
     """
     from gristmill.cli._listener import Console
-    from gristmill.config import override, read_toml
-    from gristmill.errors import InputError
     from gristmill.plan.mixing import search_mix
 
-    table = override(read_toml(recipe), overrides)
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
+    table, directory = open_table(recipe, out, overrides, "-mix")
     with Console() as listener:
-        facts = search_mix(table, out or Path("runs") / f"{name}-mix", listener, jobs=jobs)
+        facts = search_mix(table, directory, listener, jobs=jobs)
     if as_json:
         print_json(facts)
         return

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from gristmill.cli._common import console, print_json, recipe_options
+from gristmill.cli._common import console, jobs_option, open_table, print_json, recipe_options
 
 __all__ = ["command"]
 
 
 @click.command()
-@click.option("--jobs", type=click.IntRange(min=1), help="Small runs at a time.")
+@jobs_option("Small runs")
 @recipe_options
 def command(
     recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json: bool, jobs: int | None
@@ -28,15 +28,9 @@ def command(
     Next: gristmill run RECIPE --set model.depth=…
     """
     from gristmill.cli._listener import Console
-    from gristmill.config import override, read_toml
-    from gristmill.errors import InputError
     from gristmill.plan import plan
 
-    table = override(read_toml(recipe), overrides)
-    name = table.get("name")
-    if not isinstance(name, str):
-        raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
-    directory = out or Path("runs") / f"{name}-plan"
+    table, directory = open_table(recipe, out, overrides, "-plan")
     with Console() as listener:
         facts = plan(table, directory, listener, jobs=jobs)
     if as_json:

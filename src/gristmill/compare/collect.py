@@ -21,6 +21,8 @@ __all__ = ["summarise", "write_comparison"]
 COMPARISON_FORMAT = 2
 EQUAL = {"tokens": "tokens", "flops": "FLOPs", "nothing": "seeds"}
 KINDS = ("pairs", "probe", "held out", "own loss", "cost")
+OWN_LOSS = "own loss, nats per predicted token"
+"""The column of what a run was trained for, on held-out text."""
 
 
 def write_comparison(name: str, comparison: Comparison, cells: list[Cell], directory: Path) -> Artifact:
@@ -115,11 +117,8 @@ def _columns(metrics: Mapping[str, Any]) -> Iterator[_Column]:
         yield _Column("probe accuracy", ("probe", "accuracy"), "probe", "higher")
     for way in metrics["held_out"]:
         yield _Column(f"held-out bits per byte, {way}", ("held_out", way), "held out", "lower")
-    for unit, key in (
-        ("nats per predicted token", "nats_per_token"),
-        ("bits per predicted byte", "bits_per_byte"),
-    ):
-        yield _Column(f"own loss, {unit}", ("validation", key), "own loss", "lower")
+    yield _Column(OWN_LOSS, ("validation", "nats_per_token"), "own loss", "lower")
+    yield _Column("own loss, bits per predicted byte", ("validation", "bits_per_byte"), "own loss", "lower")
     yield _Column("parameters", ("parameters",), "cost")
     yield _Column("tokens", ("tokens",), "cost")
     if "unique_tokens" in metrics:

@@ -32,6 +32,7 @@ from gristmill.artifact import (
     write_text,
 )
 from gristmill.compare import compare
+from gristmill.compare.collect import OWN_LOSS
 from gristmill.compare.multiplier import multiplier
 from gristmill.compare.settings import laid_over, named, settled_objective
 from gristmill.config import from_dict, to_dict
@@ -45,7 +46,6 @@ __all__ = ["Trial", "trial"]
 
 TRIAL_FORMAT = 1
 AS_IT_IS = "as it is"
-COLUMN = "own loss, nats per predicted token"
 FIXED = ("tokenizer", "seed", "name", "samples")
 """Tables of a recipe that a step can't change: losses would not be comparable, or not differ."""
 
@@ -207,7 +207,7 @@ def _write(name: str, settings: Trial, compared: Artifact, out: Path) -> Artifac
 def worth(name: str, settings: Trial, compared: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what each step buys, given the facts of the comparison that measured it."""
     figures = {row["name"]: row["figures"] for row in compared["rows"]}
-    curve = {times: figures[each][COLUMN]["values"] for each, times in settings.amounts.items()}
+    curve = {times: figures[each][OWN_LOSS]["values"] for each, times in settings.amounts.items()}
     unique = {each: figures[each]["unique tokens"]["mean"] for each in figures}
     return {
         "name": name,
@@ -220,7 +220,7 @@ def worth(name: str, settings: Trial, compared: Mapping[str, Any]) -> dict[str, 
                 "amount": times,
                 "unique_tokens": round(unique[each]),
                 "tokens": round(figures[each]["tokens"]["mean"]),
-                "loss": figures[each][COLUMN],
+                "loss": figures[each][OWN_LOSS],
             }
             for each, times in settings.amounts.items()
         ],
@@ -230,10 +230,10 @@ def worth(name: str, settings: Trial, compared: Mapping[str, Any]) -> dict[str, 
                 "changes": to_dict(settings.steps[step]),
                 "unique_tokens": round(unique[step]),
                 "tokens": round(figures[step]["tokens"]["mean"]),
-                "loss": figures[step][COLUMN],
+                "loss": figures[step][OWN_LOSS],
                 "cpu_seconds": figures[step]["CPU seconds"]["mean"]
                 / figures[AS_IT_IS]["CPU seconds"]["mean"],
-                "multiplier": dataclasses.asdict(multiplier(curve, figures[step][COLUMN]["values"])),
+                "multiplier": dataclasses.asdict(multiplier(curve, figures[step][OWN_LOSS]["values"])),
             }
             for step in settings.steps
         ],

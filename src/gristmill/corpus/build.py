@@ -82,13 +82,7 @@ def build(config: CorpusConfig, out: Path, *, seed: int = 0, progress: Progress 
         _link(out / UNITS, work.path / UNITS, jobs)
         if reference is not None:
             _link(reference.artifact.path / UNITS, work.path / UNITS, jobs)
-        judges = Judges(config.quality, config.perplexity, work.path, out)
-        report("learning", 0, None)
-        judges.learn()
-        outcomes = _read(jobs, config, total, report)
-        read = WasRead(work.path, jobs, [outcomes[job.name] for job in jobs], found, source_of, total)
-        work.metrics.update(decide(read, config, judges, reference, report))
-        work.metrics["recipe"] = to_dict(config)
+        _fill(work, out, WasRead(work.path, jobs, (), found, source_of, total), config, reference, report)
     return artifact.open_artifact(out, KIND, verify=False)
 
 
@@ -127,14 +121,21 @@ def decide_again(out: Path, *, progress: Progress | None = None) -> Artifact:
                 ReadJob(Unit(number, ()), config.reading, config.on_error, directory, name, concerning)
             )
         _link(out / UNITS, work.path / UNITS, jobs)
-        judges = Judges(config.quality, config.perplexity, work.path, out)
-        report("learning", 0, None)
-        judges.learn()
-        outcomes = _read(jobs, config, total, report)
-        read = WasRead(work.path, jobs, [outcomes[job.name] for job in jobs], found, source_of, total)
-        work.metrics.update(decide(read, config, judges, reference, report))
-        work.metrics["recipe"] = to_dict(config)
+        _fill(work, out, WasRead(work.path, jobs, (), found, source_of, total), config, reference, report)
     return artifact.open_artifact(out, KIND, verify=False)
+
+
+def _fill(
+    work: artifact.Draft, out: Path, read: WasRead, config: CorpusConfig, reference: Corpus | None, report: Progress
+) -> None:  # fmt: skip
+    """Reads what has not been read yet, whose outcomes are still missing, and decides about all of it."""
+    judges = Judges(config.quality, config.perplexity, work.path, out)
+    report("learning", 0, None)
+    judges.learn()
+    outcomes = _read(read.jobs, config, read.bytes, report)
+    read = read._replace(outcomes=[outcomes[job.name] for job in read.jobs])
+    work.metrics.update(decide(read, config, judges, reference, report))
+    work.metrics["recipe"] = to_dict(config)
 
 
 def recipe_of(corpus: Corpus) -> CorpusConfig:

@@ -18,6 +18,7 @@ from gristmill import pipeline
 from gristmill.artifact import Artifact, exclusive, write_json
 from gristmill.augment.tokens import Noise
 from gristmill.compare import compare, shared_stages
+from gristmill.compare.collect import OWN_LOSS
 from gristmill.compare.settings import model_config, settled_objective
 from gristmill.config import from_dict
 from gristmill.errors import InputError
@@ -29,8 +30,6 @@ from gristmill.train.schedule import Budget, parse_budget
 from gristmill.train.settings import resolve_batch
 
 __all__ = ["PlanSettings", "plan"]
-
-COLUMN = "own loss, nats per predicted token"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +85,7 @@ def plan(
     options = [
         _option(each, stages, law, unique, times[depth], budget, flops) for depth, each in recipes.items()
     ]
+    best = best_epochs(float(unique), active_parameters(recipe, stages), law.exponents)
     facts = {
         "name": recipe.name,
         "budget": recipe.pretrain.budget,
@@ -100,9 +100,7 @@ def plan(
             }
             for pilot, point in zip(chosen, points, strict=True)
         ],
-        "best_epochs": best_epochs(float(unique), active_parameters(recipe, stages), law.exponents)
-        if law.exponents.overfitting > 0.001
-        else None,
+        "best_epochs": best if math.isfinite(best) else None,
         "regularisation": _regularisation(points),
         "share_of_flops": sum(pilot.flops for pilot in chosen) / flops,
         "options": options,
@@ -161,7 +159,7 @@ def _law(
             parameters=pilot.parameters,
             tokens=float(row["figures"]["tokens"]["mean"]),
             unique=float(row["figures"]["unique tokens"]["mean"]),
-            loss=row["figures"][COLUMN]["mean"],
+            loss=row["figures"][OWN_LOSS]["mean"],
             regularised=pilot.regularised,
         )
         for pilot, row in zip(chosen, rows, strict=True)

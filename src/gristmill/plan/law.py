@@ -42,7 +42,8 @@ WEIGHT = 0.5
 """The power of a run's operations that it counts with."""
 OF_REPETITIONS, OF_SIZE, OF_TEXT = 0.8, 0.1, 0.4
 """The powers of overfitting."""
-MOST_OVERFITTING = 3.0
+LEAST_OVERFITTING, MOST_OVERFITTING = 0.001, 3.0
+"""Of less is said that repetition costs nothing, and no more is looked for."""
 PRIOR = 0.01
 """A relative error that counts as much as an exponent that is e times what it was at the start."""
 
@@ -118,7 +119,7 @@ def worth_of(tokens: float, unique: float, exponents: Exponents, parameters: flo
 
 def best_epochs(unique: float, parameters: float, exponents: Exponents) -> float:
     """Returns how often text is seen best: more is worth less; infinity where nothing speaks against repetition."""
-    if exponents.overfitting <= 0:
+    if exponents.overfitting <= LEAST_OVERFITTING:
         return math.inf
     epochs = np.geomspace(1, 1000, 3000)
     return float(epochs[np.argmax([worth_of(e * unique, unique, exponents, parameters) for e in epochs])])

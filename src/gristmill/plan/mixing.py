@@ -23,7 +23,7 @@ from gristmill.evaluate.scoring import objective_of
 from gristmill.generate import load_run
 from gristmill.pipeline import Listener, Recipe
 from gristmill.plan.mixtures import best_mixture, draw_mixtures, fit_mixing, left_out_correlation
-from gristmill.plan.pilots import LEAST_STEPS, active_parameters, resized
+from gristmill.plan.pilots import LEAST_STEPS, active_parameters, model_table, resized
 from gristmill.train.schedule import parse_budget
 from gristmill.train.settings import resolve_batch
 from gristmill.train.validate import score_documents
@@ -194,11 +194,10 @@ def _changes(names: list[str], shares: Float[np.ndarray, " groups"]) -> dict[str
 
 
 def _base(table: Mapping[str, Any], proxy: Recipe, tokens: int) -> dict[str, Any]:
-    model = {"depth": proxy.model.depth}
-    for name in ("width", "encoder_depth"):
-        if (value := getattr(proxy.model, name)) is not None:
-            model[name] = value
-    return laid_over(table, {"model": model, "pretrain": {"budget": f"{tokens} tokens", "validations": 1}})
+    return laid_over(
+        table,
+        {"model": model_table(proxy.model), "pretrain": {"budget": f"{tokens} tokens", "validations": 1}},
+    )
 
 
 def _losses(

@@ -18,7 +18,7 @@ from gristmill.pipeline import Quiet, Recipe
 from gristmill.plan.law import REGULARISATION, REPEATED
 from gristmill.train.settings import flops_of_token, resolve_batch
 
-__all__ = ["Pilot", "Rehearsal", "pilots", "rehearse", "resized", "shrunk"]
+__all__ = ["Pilot", "Rehearsal", "model_table", "pilots", "rehearse", "resized", "shrunk"]
 
 LEAST_STEPS = 100
 """Of a pilot: with fewer, its loss says more of its warm-up than of its text."""
@@ -90,6 +90,11 @@ def shrunk(model: ModelSettings, ratio: float) -> ModelSettings:
     )
 
 
+def model_table(model: ModelSettings) -> dict[str, Any]:
+    """Returns the `[model]` table that says the same."""
+    return {key: value for key, value in to_dict(model).items() if value is not None}
+
+
 def active_parameters(recipe: Recipe, stages: Mapping[str, Artifact]) -> float:
     """Returns the parameters that the law counts: those that multiply something for each token."""
     return flops_of_token(recipe.pretrain, model_config(recipe, stages)) / 6
@@ -159,7 +164,7 @@ def pilot_table(recipe: Recipe, chosen: Sequence[Pilot], corpus: Path) -> dict[s
     held_out, whole = recipe.corpus.held_out or str(corpus), recipe.corpus.fraction
     return {
         p.name: {
-            "model": {k: v for k, v in to_dict(shrunk(recipe.model, p.ratio)).items() if v is not None},
+            "model": model_table(shrunk(recipe.model, p.ratio)),
             "pretrain": {
                 "budget": f"{p.tokens} tokens", "validations": 1, **(REGULARISATION if p.regularised else {}),
             },
