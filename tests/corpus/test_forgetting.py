@@ -24,7 +24,8 @@ from gristmill.corpus.build import decide_again
 from gristmill.corpus.deduplicate import DedupSettings
 from gristmill.corpus.engine import EngineSettings
 from gristmill.corpus.forgetting import carry_out, plan
-from gristmill.corpus.forgotten import Entry, Forgotten, ForgottenList, digest_of, list_beside, read_list
+from gristmill.corpus.forgotten import Entry, Forgotten, ForgottenList, list_beside, read_list
+from gristmill.corpus.normalise import digest_of
 from gristmill.corpus.remains import artifacts_below
 from gristmill.corpus.scrub import ScrubSettings
 from gristmill.corpus.searching import Request, search

@@ -4,7 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.corpus import Corpus, CorpusConfig, Document, build
@@ -36,6 +36,7 @@ def test_the_byte_range_of_a_file_holds_its_text(texts: list[str]) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(TEXTS, st.sampled_from([0.05, 0.3, 0.9]))
+@example(["a", "\u3000\u3000a", "\ta"], 0.05)  # white space around it makes no other text
 def test_the_split_is_disjoint_and_complete_and_each_text_is_there_once(
     texts: list[str], fraction: float
 ) -> None:

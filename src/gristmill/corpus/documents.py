@@ -8,7 +8,6 @@ stood), `NAME.attributes.parquet` (a row for each text: features, language, scri
 import collections
 import contextlib
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +20,10 @@ from gristmill.artifact import hash_file, write_json
 from gristmill.corpus.decode import UnreachableError, UnreadableError
 from gristmill.corpus.features import FEATURES, features_of_buffer
 from gristmill.corpus.files import SourceFile, open_stream
-from gristmill.corpus.forgotten import NO_DIGEST, ToForget, digest_of
+from gristmill.corpus.forgotten import NO_DIGEST, ToForget
 from gristmill.corpus.language import languages_of, script_of
 from gristmill.corpus.near import BANDS, bands_of_buffer
-from gristmill.corpus.normalise import normalise
+from gristmill.corpus.normalise import digest_of, normalise
 from gristmill.corpus.read import Broken, Layout, ReadOptions, Record, inspect, read_some, records
 from gristmill.corpus.remote import RemotePath
 from gristmill.corpus.units import Piece, Unit, stamp_of
@@ -260,7 +259,7 @@ class _Unit:
             self._lose(file, Broken("empty", "", record.start, record.end, ""))
             return
         data = text.encode()
-        digest = hashlib.sha256(data.strip()).digest()[:16]
+        digest = digest_of(text)
         place = (file.name, record.start, record.end)
         row: tuple[Any, ...] = (NO_DIGEST, "", *place, "{}")
         if not self._job.forgotten.has(digest, *place):

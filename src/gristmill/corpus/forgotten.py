@@ -24,7 +24,6 @@ __all__ = [
     "Forgotten",
     "ForgottenList",
     "ToForget",
-    "digest_of",
     "list_beside",
     "list_obeyed",
     "obeyed",
@@ -140,11 +139,6 @@ class Forgotten:
             return ToForget()
         ranges = {name: self._places[raw] for name, raw in files.items() if raw in self._places}
         return ToForget(self.digests, ranges)
-
-
-def digest_of(text: str) -> bytes:
-    """Returns the hash by which the list knows a text."""
-    return hashlib.sha256(text.encode().strip()).digest()[:16]
 
 
 def list_beside(corpus: Path) -> Path:

@@ -33,6 +33,7 @@ from gristmill.corpus.engine import EngineSettings
 from gristmill.corpus.files import find_files
 from gristmill.corpus.language import Language
 from gristmill.corpus.looks import look_at, spread
+from gristmill.corpus.normalise import digest_of
 from gristmill.corpus.perplexity import NgramConfig, NgramModel
 from gristmill.corpus.quality import HIGHEST_SCORE, QualityClassifier
 from gristmill.corpus.quality_training import QualityConfig
@@ -409,7 +410,7 @@ class _Perplexity:
 
 def _parity(text: Any) -> int:
     """Returns the last bit of the attribute `hash_2` of a text, given its bytes."""
-    return hashlib.sha256(text.tobytes().strip()).digest()[15] & 1
+    return digest_of(text.tobytes().decode())[15] & 1
 
 
 # once for each process and model: `content` tells one that was learned anew in the same place

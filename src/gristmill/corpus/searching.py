@@ -19,8 +19,9 @@ from gristmill.corpus.decode import UnreadableError, newline_of
 from gristmill.corpus.documents import ATTRIBUTES, BROKEN, ROW_BITS, TEXTS, buffers_of
 from gristmill.corpus.edits import apply_edits, read_edits
 from gristmill.corpus.files import find_files, open_stream
-from gristmill.corpus.forgotten import NO_DIGEST, digest_of, list_obeyed, read_list
+from gristmill.corpus.forgotten import NO_DIGEST, list_obeyed, read_list
 from gristmill.corpus.near import BANDS, cover, shingles_of_buffer
+from gristmill.corpus.normalise import digest_of
 from gristmill.corpus.read import inspect
 from gristmill.corpus.store import UNITS, Corpus, identity_of
 from gristmill.errors import InputError

@@ -9,7 +9,6 @@ layout.json                    the units in their order, the groups, the one doc
                                the corpus that the validation text is that of, if it is another's
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from gristmill.corpus.deduplicate import Units
 from gristmill.corpus.documents import ATTRIBUTES, BROKEN, OUTCOME, ROW_BITS, TEXTS
 from gristmill.corpus.edits import apply_edits, read_edits
 from gristmill.corpus.language import Language
+from gristmill.corpus.normalise import digest_of
 from gristmill.corpus.read import ReadOptions
 from gristmill.errors import InputError
 
@@ -77,7 +77,7 @@ class Cut(NamedTuple):
 
 def identity_of(text: str) -> str:
     """Returns the id of a text."""
-    return hashlib.sha256(text.strip().encode()).digest()[:8].hex()
+    return digest_of(text)[:8].hex()
 
 
 def write_layout(
