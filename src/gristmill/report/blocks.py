@@ -25,7 +25,10 @@ __all__ = [
 ]
 
 LANGUAGES = {"en": "English", "zh": "Chinese", "mixed": "mixed", "other": "other"}
+FEW_COLUMNS = 4
 MOST_ROWS = 40  # of a table of sources; report.json has them all
+
+INTERVAL = re.compile(r"([^\[]+?) (\[[^\]]+\])([^,]*)(?:, (.+))?")
 
 Facts = Mapping[str, Any]
 
@@ -33,18 +36,22 @@ Facts = Mapping[str, Any]
 def data_table(
     heads: Sequence[str], rows: Iterable[Sequence[Any]], *, total: bool = False, more: int = 0
 ) -> Markup | None:
-    """A table whose first column names the row; a head that begins with * is a column of numbers."""
+    """A table whose first column names the row; a head that begins with * is a column of numbers.
+
+    With many columns, an interval stands below its number: so they fit on the page.
+    """
     rows = list(rows)
     if not rows:
         return None
     numeric = [head.startswith("*") for head in heads]
     classes = ["n" if is_number else None for is_number in numeric]
+    shown = _figure if len(heads) > FEW_COLUMNS else _cell
     body = [
         tag(
             "tr",
             tag("th", _cell(row[0]), scope="row"),
             *[
-                tag("td", _cell(value), class_=class_)
+                tag("td", shown(value), class_=class_)
                 for value, class_ in zip(row[1:], classes[1:], strict=True)
             ],
             class_="total" if total and row is rows[-1] else None,
@@ -74,6 +81,16 @@ def data_table(
 
 def _cell(value: Any) -> str:
     return value if isinstance(value, Markup) else "–" if value is None else str(value)
+
+
+def _figure(value: Any) -> str:
+    """A number; below it its interval, and below that what is said of both: "0.12 [0.10, 0.14] mark, said"."""
+    found = None if isinstance(value, Markup) else INTERVAL.fullmatch(_cell(value))
+    if found is None:
+        return _cell(value)
+    number, interval, mark, said = found.groups()
+    below = [tag("br"), tag("small", interval), *([tag("br"), tag("small", said)] if said else [])]
+    return join(f"{number}{mark}", *below)
 
 
 def definitions(pairs: Mapping[str, Any], *, pairs_in_a_line: int = 1) -> Markup | None:
