@@ -6,25 +6,28 @@ The choice is automatic: every step below is tried once with a seed that is not 
 loss is measured. "default" compares it with the recipe as it comes (4 epochs of the slice, and of each other amount of
 text 4 epochs too), so the step may take more steps; "equal tokens" gives every run as many tokens as the step takes.
 A multiplier of 1.5 says: what this recipe reaches on the slice, the plain one reaches on 1.5 times the text
-(gristmill/compare/multiplier.py). Half "from elsewhere" is a mix: as many bytes of other text of the language, which is
-none of what the multiplier counts.
+(gristmill/compare/multiplier.py). Half "from elsewhere" is a mix with other text of the language, as many bytes or four
+times as many, which is none of what the multiplier counts: who has a little text of their own can mix in what is free.
 
 Writes benchmarks/results/multiplier.json.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common import print_table, write_result
 
 TEXTS = {"en": "pretrain_en_books", "zh": "pretrain_zh_novels"}
-ELSEWHERE = {"en": "pretrain_en_wikipedia", "zh": "pretrain_zh_wiki"}
+ELSEWHERE = {"en": ("pretrain_en_wikipedia",), "zh": ("pretrain_zh_wiki", "pretrain_zh_poetry")}
+"""What is mixed in; of a set that is too short, all, and then the next."""
 SLICE_BYTES = 250_000
+PIECE_BYTES = 4000
 CHOOSING, SEEDS = 100, 5
 """The seed of those that choose, and how many measure."""
-AMOUNTS = {"default": (0.5, 1.0, 2.0, 4.0), "equal tokens": (1.0, 2.0, 4.0)}
+AMOUNTS = {"default": (0.5, 1.0, 2.0, 4.0), "equal tokens": (1.0, 2.0)}
 NOISES: dict[str, dict[str, Any]] = {
     "replace 15 %": {"noise": {"replace": 0.15}},
     "mask 15 %": {"noise": {"mask": 0.15}},
@@ -32,27 +35,37 @@ NOISES: dict[str, dict[str, Any]] = {
     "replace 10 %, dropout 10 %": {"noise": {"replace": 0.1}, "dropout": 0.1},
 }
 STRONGEST = "replace 10 %, dropout 10 %"
+MIXES = {"half from elsewhere": 1, "half from four times as much elsewhere": 4}
+"""How many times the slice's bytes there are of the other text."""
 
 
-def steps_of(elsewhere: Path, documents: Path) -> dict[str, Any]:
+def steps_of(text: str, data: Path, folder: Path) -> dict[str, Any]:
     """What is tried: the epochs are of the slice."""
     steps = {}
     for epochs in (8, 16, 32):
         for name, changes in {"": {}, **NOISES}.items():
             if epochs == 16 or name in ("", STRONGEST):
-                steps[", ".join(filter(None, (f"{epochs} epochs", name)))] = {
+                steps[_named(f"{epochs} epochs", name)] = {
                     "pretrain": {"budget": f"{epochs} epochs", **changes}
                 }
-    mixed = {
-        "corpus": {"sources": {"slice": [str(documents)], "elsewhere": [str(elsewhere)]}},
-        "pretrain": {"mix": {"weights": {"slice": 0.5, "elsewhere": 0.5}}},
-    }
-    for name in ("", STRONGEST):
-        steps[", ".join(filter(None, ("16 epochs, half from elsewhere", name)))] = {
-            "corpus": mixed["corpus"],
-            "pretrain": {**mixed["pretrain"], "budget": "8 epochs", **NOISES.get(name, {})},
-        }  # 8 epochs of both, of which the slice is half
+    own = documents_of((TEXTS[text],), data, folder)
+    for mix, times in MIXES.items():
+        other = documents_of(ELSEWHERE[text], data, folder, times)
+        for epochs in (8, 16):
+            for name in ("", STRONGEST):
+                steps[_named(f"{epochs} epochs", mix, name)] = {
+                    "corpus": {"sources": {"slice": [str(own)], "elsewhere": [str(other)]}},
+                    "pretrain": {
+                        "mix": {"weights": {"slice": 0.5, "elsewhere": 0.5}},
+                        "budget": f"{2 * epochs / (1 + times):g} epochs",  # of both: half of it is the slice's
+                        **NOISES.get(name, {}),
+                    },
+                }
     return steps
+
+
+def _named(*parts: str) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def table_of(text: str, documents: Path, budget: str) -> dict[str, Any]:
@@ -68,25 +81,28 @@ def table_of(text: str, documents: Path, budget: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def documents_of(name: str, data: Path, folder: Path) -> Path:
-    """Pieces of a text of some 4 kB each, four slices of them: whole books are too long to divide."""
+def documents_of(names: Sequence[str], data: Path, folder: Path, times: int = 1) -> Path:
+    """Pieces of some 4 kB of one text after the other, of four slices, or that times as much."""
     import pyarrow
 
-    target = folder / f"{name}.jsonl"
+    is_own = names[0] in TEXTS.values()
+    target = folder / f"{names[0]}{'' if times == 1 else f'-{times}'}.jsonl"
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    pieces, size = [], 0
-    with pyarrow.input_stream(str(data / name / "train.jsonl.zst"), compression="zstd") as stream:
-        for line in stream.read().split(b"\n"):
-            if not line or size > 4.6 * SLICE_BYTES:
-                continue
-            paragraphs, piece = json.loads(line)["text"].split("\n"), ""
-            # of books some pages each: an author is no slice
-            most = max(1, len(paragraphs) // 8) if name in TEXTS.values() else len(paragraphs)
-            for paragraph in paragraphs[:most]:
+    pieces, size, piece = [], 0, ""
+    for name in names:
+        with pyarrow.input_stream(str(data / name / "train.jsonl.zst"), compression="zstd") as stream:
+            lines = stream.read().split(b"\n")
+        for line in filter(None, lines):
+            if size > 4.6 * times * SLICE_BYTES:
+                break
+            paragraphs = json.loads(line)["text"].split("\n")
+            if is_own:  # of books some pages each: an author is no slice
+                paragraphs, piece = paragraphs[: max(1, len(paragraphs) // 8)], ""
+            for paragraph in paragraphs:
                 piece += paragraph + "\n"
-                if len(piece.encode()) > 4000:
+                if len(piece.encode()) > PIECE_BYTES:
                     pieces.append(piece)
                     size += len(piece.encode())
                     piece = ""
@@ -115,8 +131,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     for text in arguments.texts:
-        documents = documents_of(TEXTS[text], arguments.data, arguments.folder)
-        steps = steps_of(documents_of(ELSEWHERE[text], arguments.data, arguments.folder), documents)
+        documents = documents_of((TEXTS[text],), arguments.data, arguments.folder)
+        steps = steps_of(text, arguments.data, arguments.folder)
         home = arguments.folder / text
         table = table_of(text, documents, "4 epochs")
         first = table | {
