@@ -3,8 +3,8 @@
     python benchmarks/multiplier.py --data PATH/TO/data --folder WORK
 
 The choice is automatic: every step below is tried once with a seed that is not among the five, and the one with the lowest
-loss is measured. "default" compares it with the recipe as it comes (4 epochs of the slice, and of each other amount of
-text 4 epochs too), so the step may take more steps; "equal tokens" gives every run as many tokens as the step takes.
+loss is measured beside the recipe as it comes: 4 epochs of the slice, and of each other amount of text 4 epochs too. So
+a step may take more steps than what it is compared with; what more epochs alone are worth is among what is tried.
 A multiplier of 1.5 says: what this recipe reaches on the slice, the plain one reaches on 1.5 times the text
 (gristmill/compare/multiplier.py). Half "from elsewhere" is a mix with other text of the language, as many bytes or four
 times as many, which is none of what the multiplier counts: who has a little text of their own can mix in what is free.
@@ -27,7 +27,8 @@ SLICE_BYTES = 250_000
 PIECE_BYTES = 4000
 CHOOSING, SEEDS = 100, 5
 """The seed of those that choose, and how many measure."""
-AMOUNTS = {"default": (0.5, 1.0, 2.0, 4.0), "equal tokens": (1.0, 2.0)}
+AMOUNTS = (0.5, 1.0, 2.0, 4.0)
+BUDGET = "4 epochs"
 NOISES: dict[str, dict[str, Any]] = {
     "replace 15 %": {"noise": {"replace": 0.15}},
     "mask 15 %": {"noise": {"mask": 0.15}},
@@ -42,25 +43,23 @@ MIXES = {"half from elsewhere": 1, "half from four times as much elsewhere": 4}
 def steps_of(text: str, data: Path, folder: Path) -> dict[str, Any]:
     """What is tried: the epochs are of the slice."""
     steps = {}
-    for epochs in (8, 16, 32):
-        for name, changes in {"": {}, **NOISES}.items():
-            if epochs == 16 or name in ("", STRONGEST):
-                steps[_named(f"{epochs} epochs", name)] = {
-                    "pretrain": {"budget": f"{epochs} epochs", **changes}
-                }
+    for epochs, noises in ((8, ("", STRONGEST)), (16, ("", *NOISES)), (32, (STRONGEST,))):
+        for name in noises:
+            steps[_named(f"{epochs} epochs", name)] = {
+                "pretrain": {"budget": f"{epochs} epochs", **NOISES.get(name, {})}
+            }
     own = documents_of((TEXTS[text],), data, folder)
     for mix, times in MIXES.items():
         other = documents_of(ELSEWHERE[text], data, folder, times)
-        for epochs in (8, 16):
-            for name in ("", STRONGEST):
-                steps[_named(f"{epochs} epochs", mix, name)] = {
-                    "corpus": {"sources": {"slice": [str(own)], "elsewhere": [str(other)]}},
-                    "pretrain": {
-                        "mix": {"weights": {"slice": 0.5, "elsewhere": 0.5}},
-                        "budget": f"{2 * epochs / (1 + times):g} epochs",  # of both: half of it is the slice's
-                        **NOISES.get(name, {}),
-                    },
-                }
+        for epochs, name in ((8, ""), (8, STRONGEST), (16, STRONGEST)):
+            steps[_named(f"{epochs} epochs", mix, name)] = {
+                "corpus": {"sources": {"slice": [str(own)], "elsewhere": [str(other)]}},
+                "pretrain": {
+                    "mix": {"weights": {"slice": 0.5, "elsewhere": 0.5}},
+                    "budget": f"{2 * epochs / (1 + times):g} epochs",  # of both: half of it is the slice's
+                    **NOISES.get(name, {}),
+                },
+            }
     return steps
 
 
@@ -68,7 +67,7 @@ def _named(*parts: str) -> str:
     return ", ".join(filter(None, parts))
 
 
-def table_of(text: str, documents: Path, budget: str) -> dict[str, Any]:
+def table_of(text: str, documents: Path) -> dict[str, Any]:
     """The recipe of a trial."""
     return {
         "name": f"multiplier-{text}",
@@ -76,7 +75,7 @@ def table_of(text: str, documents: Path, budget: str) -> dict[str, Any]:
         "tokenizer": {"vocab_size": 2048},
         "model": {"depth": 2, "width": 96},
         "pretrain": {
-            "budget": budget, "row_tokens": 128, "batch_tokens": 1024, "validations": 1, "precision": "bfloat16",
+            "budget": BUDGET, "row_tokens": 128, "batch_tokens": 1024, "validations": 1, "precision": "bfloat16",
         },
     }  # fmt: skip
 
@@ -134,31 +133,25 @@ def main() -> None:
         documents = documents_of((TEXTS[text],), arguments.data, arguments.folder)
         steps = steps_of(text, arguments.data, arguments.folder)
         home = arguments.folder / text
-        table = table_of(text, documents, "4 epochs")
+        table = table_of(text, documents)
         first = table | {
             "seed": CHOOSING,
             "trial": {"text": 0.25, "curve": [1.0, 4.0], "equal": "nothing", "steps": steps, "seeds": 1},
         }
         chosen_by = facts_of(trial(first, home / "choosing", Quiet()))["steps"]
-        best = min(chosen_by, key=lambda step: step["loss"]["mean"])
-        for kind, amounts in AMOUNTS.items():
-            budget = "4 epochs" if kind == "default" else f"{best['tokens']} tokens"
-            step = steps[best["name"]]
-            if kind != "default":
-                step = step | {"pretrain": step["pretrain"] | {"budget": budget}}
-            table = table_of(text, documents, budget) | {
-                "trial": {
-                    "text": 0.25, "curve": list(amounts), "equal": "nothing" if kind == "default" else "tokens",
-                    "steps": {best["name"]: step}, "seeds": SEEDS,
-                }
-            }  # fmt: skip
-            facts = facts_of(trial(table, home / kind.replace(" ", "_"), Quiet()))
-            rows.append({"text": text, "kind": kind, "chosen": best["name"], "choosing": chosen_by, **facts})
-            print(text, kind, best["name"], facts["steps"][0]["multiplier"], flush=True)
+        best = min(chosen_by, key=lambda step: step["loss"]["mean"])["name"]
+        measured = table | {
+            "trial": {
+                "text": 0.25, "curve": list(AMOUNTS), "equal": "nothing", "steps": {best: steps[best]}, "seeds": SEEDS,
+            }
+        }  # fmt: skip
+        facts = facts_of(trial(measured, home / "measured", Quiet()))
+        rows.append({"text": text, "chosen": best, "choosing": chosen_by, **facts})
+        print(text, best, facts["steps"][0]["multiplier"], flush=True)
     path = write_result("multiplier", rows)
     print_table(
-        ["text", "compared with", "chosen", "worth text times"],
-        [[r["text"], r["kind"], r["chosen"], f"{r['steps'][0]['multiplier']['mean']:.2f}"] for r in rows],
+        ["text", "chosen", "worth text times"],
+        [[r["text"], r["chosen"], f"{r['steps'][0]['multiplier']['mean']:.2f}"] for r in rows],
     )
     print(f"written to {path}")
 

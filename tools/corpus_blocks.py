@@ -181,22 +181,28 @@ def planner(table: dict[str, Any]) -> str:
 
 @of("multiplier")
 def multiplier(table: dict[str, Any]) -> str:
-    rows = []
+    rows, tried = [], []
     for r in table["rows"]:
         step = r["steps"][0]
         worth = step["multiplier"]
-        low, high = worth["interval"] or (None, None)
+        low, high = worth["interval"]
         rows.append(
             [
-                r["text"], r["kind"], step["name"], f"{step['unique_tokens']:,}", f"{step['tokens']:,}",
-                f"{worth['mean']:.2f}", "" if low is None else f"{low:.2f} to {high:.2f}", f"{step['cpu_seconds']:.1f}",
+                r["text"], r["chosen"], f"{worth['mean']:.2f}", f"{low:.2f} to {high:.2f}", f"{step['loss']['mean']:.3f}",
+                f"{step['tokens']:,}", f"{step['cpu_seconds']:.1f}",
             ]
         )  # fmt: skip
+        tried += [
+            [r["text"], each["name"], f"{each['loss']['mean']:.3f}"]
+            for each in sorted(r["choosing"], key=lambda each: each["loss"]["mean"])
+        ]
     columns = [
-        "text", "compared with", "chosen", "unique tokens", "tokens seen", "worth text times", "95 % interval, five seeds",
-        "CPU time",
+        "text", "chosen", "worth text times", "95 % interval, five seeds", "nats/token", "tokens seen", "CPU time",
     ]  # fmt: skip
-    return markdown(columns, rows) + f"\n\n{machine(table)}."
+    return (
+        f"{markdown(columns, rows)}\n\n{machine(table)}; the recipe as it comes takes a CPU time of 1.\n\n"
+        f"What was tried, once each:\n\n{markdown(['text', 'step', 'nats/token'], tried)}"
+    )
 
 
 CORPUS_BLOCKS = {
