@@ -180,7 +180,8 @@ def lost_of(removed: Removed, texts: Sequence[str]) -> tuple[float, float]:
         size = len(parts[i])
         units += size
         beside += size * (1 - cover(np.isin(parts[i], parts[by])))
-        anywhere += size * (1 - cover(np.isin(parts[i], stays)))
+        place = np.minimum(np.searchsorted(stays, parts[i]), len(stays) - 1)  # they are sorted, and many
+        anywhere += size * (1 - cover(stays[place] == parts[i]))
     return beside / max(units, 1), anywhere / max(units, 1)
 
 
