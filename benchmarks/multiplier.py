@@ -146,7 +146,7 @@ def main() -> None:
             }
         }  # fmt: skip
         facts = facts_of(trial(measured, home / "measured", Quiet()))
-        rows.append({"text": text, "chosen": best, "choosing": chosen_by, **facts})
+        rows.append({**facts, "text": TEXTS[text], "chosen": best, "choosing": chosen_by})
         print(text, best, facts["steps"][0]["multiplier"], flush=True)
     path = write_result("multiplier", rows)
     print_table(
