@@ -242,9 +242,8 @@ def main() -> None:
 
     folder = options.folder / "corpus_memory"
     small = int(options.gigabytes * 1e9)
-    facts_of_input = (
-        folder / f"input {options.gigabytes:g}.json"
-    )  # there when the input is whole: it takes a while
+    facts_of_input = folder / f"input {options.gigabytes:g}.json"
+    # it is there when the input is whole, which takes a while
     if not facts_of_input.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         made_of = write_inputs(options.data, folder / "large", (small, 4 * small))

@@ -25,5 +25,10 @@ def test_an_interval_stands_below_its_number_where_columns_are_many(figure: str 
     assert f'<td class="n">{cell}</td>' in str(data_table(heads, [("x", figure, 1, 2, 3)]))
 
 
+def test_a_text_with_brackets_is_no_interval() -> None:
+    heads = ("name", "where", *["*n"] * 3)
+    assert "<td>notes [1, 2]</td>" in str(data_table(heads, [("x", "notes [1, 2]", 1, 2, 3)]))
+
+
 def test_with_few_columns_it_stands_beside_it() -> None:
     assert FIGURE in str(data_table(("name", "*n"), [("x", FIGURE)]))

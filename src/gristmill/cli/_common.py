@@ -98,7 +98,7 @@ def open_table(
     """Returns the tables of a recipe that has more of them than a run takes, and the directory: runs/NAME and the suffix.
 
     Raises:
-        InputError: the recipe has no name.
+        InputError: the recipe has no name, or one that is no text.
     """
     from gristmill.config import override, read_toml
     from gristmill.errors import InputError
@@ -106,7 +106,8 @@ def open_table(
     table = override(read_toml(recipe), overrides)
     name = table.get("name")
     if not isinstance(name, str):
-        raise InputError('"name" is missing', 'write name = "mine" at the top of the recipe')
+        found = '"name" is missing' if name is None else f'"name" is {name!r}, but it is a text'
+        raise InputError(found, 'write name = "mine" at the top of the recipe')
     return table, out or Path("runs") / f"{name}{suffix}"
 
 

@@ -16,7 +16,7 @@ from gristmill.train.hardware import describe_machine
 from gristmill.train.schedule import parse_budget
 from gristmill.train.trainer import pick_device
 
-__all__ = ["summarise", "write_comparison"]
+__all__ = ["OWN_LOSS", "summarise", "write_comparison"]
 
 COMPARISON_FORMAT = 2
 EQUAL = {"tokens": "tokens", "flops": "FLOPs", "nothing": "seeds"}

@@ -44,7 +44,7 @@ __all__ = [
     "read_unit",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same bytes would give other documents or attributes."""
 FORGOTTEN = "forgotten"
 TEXTS, ATTRIBUTES, OUTCOME, BROKEN = "texts.parquet", "attributes.parquet", "json", "broken.jsonl"

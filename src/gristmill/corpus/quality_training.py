@@ -28,7 +28,7 @@ from gristmill.corpus.decode import UnreadableError
 from gristmill.corpus.features import features
 from gristmill.corpus.files import find_files, open_stream
 from gristmill.corpus.language import languages_of
-from gristmill.corpus.normalise import normalise
+from gristmill.corpus.normalise import digest_of, normalise
 from gristmill.corpus.quality import (
     BUCKET_BITS,
     HIGHEST_SCORE,
@@ -128,7 +128,7 @@ def train_quality(
     """
     examples = examples_of(config, unlabelled, seed=seed)
     content = hashlib.sha256(
-        "".join(sorted(f"{_digest(e.text)}{e.is_good}{e.source}" for e in examples)).encode()
+        "".join(sorted(f"{digest_of(e.text).hex()}{e.is_good}{e.source}" for e in examples)).encode()
     )
     settings = {**dataclasses.asdict(config), "inputs": content.hexdigest()}
     key = artifact.artifact_key(KIND, FORMAT_VERSION, settings, None, seed)
@@ -154,12 +154,12 @@ def examples_of(
         good = read_examples(config.good, True, config, seed)
         return good + read_examples(config.bad, False, config, seed)
     good = read_examples(config.seed, True, config, seed)
-    known = {_digest(example.text) for example in good}
+    known = {digest_of(example.text) for example in good}
     wanted = len(good) + max(LEAST_DOCUMENTS, 2 * len(good))
     return good + [
         Example(text, False, source)
         for text, source in sample(unlabelled, seed, most=min(wanted, config.most_documents))
-        if _digest(text) not in known
+        if digest_of(text) not in known
     ]
 
 
@@ -349,19 +349,15 @@ class _HeldOut(NamedTuple):
 
 def _unambiguous(examples: Sequence[Example]) -> tuple[list[Example], int]:
     """Returns the examples, equal texts once, in an order of their own; and how many texts stand in both classes."""
-    found: dict[str, Example] = {}
-    classes: dict[str, set[bool]] = {}
+    found: dict[bytes, Example] = {}
+    classes: dict[bytes, set[bool]] = {}
     for example in sorted(examples):
         if example.text.strip():
-            digest = _digest(example.text)
+            digest = digest_of(example.text)
             found.setdefault(digest, example)
             classes.setdefault(digest, set()).add(example.is_good)
     both = {digest for digest, values in classes.items() if len(values) > 1}
     return [found[digest] for digest in sorted(found) if digest not in both], len(both)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
 def _folds(is_good: Bool[np.ndarray, " documents"], folds: int) -> Int[np.ndarray, " documents"]:

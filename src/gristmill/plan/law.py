@@ -6,8 +6,8 @@
 Hoffmann et al. 2022 (arXiv 2203.15556, eq. 2) for text that is new all along; Muennighoff et al. 2023 (arXiv 2305.16264,
 eq. 5) for text that is repeated: a token that is seen again is worth less each time, and R times the unique text is all
 that repetition can add to it. They kept models small enough for their text; with one that learns its text by heart, loss rises
-again, the sooner the less text there is: the last factor (ours; its powers are those of a few that were
-tried which fit the repeated runs of `benchmarks/planner.py fit` best; that script fits alpha and beta, not them). The exponents
+again, the sooner the less text there is: the last factor, which is ours: of the powers that were tried, these fit the
+repeated runs of `benchmarks/planner.py fit` best (that script itself fits alpha and beta only). The exponents
 are much the same from text to text and are given; E, A and B are the text's own, and linear: a few small runs fix them. So
 is o, where runs see their text more than once.
 """

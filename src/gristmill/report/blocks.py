@@ -38,7 +38,7 @@ def data_table(
 ) -> Markup | None:
     """A table whose first column names the row; a head that begins with * is a column of numbers.
 
-    With many columns, an interval stands below its number: so they fit on the page.
+    With many columns, an interval in a column of numbers stands below its number: so they fit on the page.
     """
     rows = list(rows)
     if not rows:
@@ -51,7 +51,7 @@ def data_table(
             "tr",
             tag("th", _cell(row[0]), scope="row"),
             *[
-                tag("td", shown(value), class_=class_)
+                tag("td", shown(value) if class_ else _cell(value), class_=class_)
                 for value, class_ in zip(row[1:], classes[1:], strict=True)
             ],
             class_="total" if total and row is rows[-1] else None,
