@@ -10,7 +10,7 @@ import numpy as np
 
 from gristmill.corpus.shards import TokenStore
 from gristmill.errors import InputError
-from gristmill.evaluate.intervals import ratio_interval
+from gristmill.metrics.intervals import ratio_interval
 from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
 from gristmill.tokenizer import Tokenizer

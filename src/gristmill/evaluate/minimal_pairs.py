@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gristmill.errors import InputError
-from gristmill.evaluate.intervals import ratio_interval, wilson_interval
 from gristmill.evaluate.scoring import Scoring, scoring_for, sentence_scores
+from gristmill.metrics.intervals import ratio_interval, wilson_interval
 from gristmill.model.base import Model
 from gristmill.objectives.base import Objective
 from gristmill.tokenizer import Tokenizer

@@ -24,9 +24,9 @@ from gristmill.augment import selftraining
 from gristmill.batch import Visibility
 from gristmill.errors import InputError
 from gristmill.evaluate.embed import padded, pooled, read, visibility_for
-from gristmill.evaluate.intervals import wilson_interval
 from gristmill.evaluate.minimal_pairs import json_lines
 from gristmill.evaluate.scoring import BATCH_TOKENS, batches_by_length
+from gristmill.metrics.intervals import wilson_interval
 from gristmill.model.base import Model
 from gristmill.model.build import make_model
 from gristmill.objectives.base import Objective

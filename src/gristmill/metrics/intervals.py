@@ -5,7 +5,7 @@ far the figure would move with other documents of the same kind; it says nothing
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from gristmill import rng
 
-__all__ = ["Interval", "ratio_interval", "wilson_interval"]
+__all__ = ["Interval", "figure_interval", "ratio_interval", "wilson_interval"]
 
 MOST_CLUSTERS = (
     10_000  # beyond, documents are drawn in groups: the same variance, and time that stays bounded
@@ -57,22 +57,53 @@ def ratio_interval(
     sums = np.stack([over, under], axis=1)
     if not np.isfinite(sums).all() or (sums[:, 1] < 0).any():
         raise ValueError("every entry must be finite, and no denominator negative")
-    _check_confidence(confidence)
-    if len(sums) < 2 or not sums[:, 1].any():
+    if not sums[:, 1].any():
         return None
-    generator = rng.stream(seed, "ratio_interval")
+
+    def ratio(drawn: Float[np.ndarray, "resamples 2"]) -> Float[np.ndarray, " resamples"]:
+        return drawn[:, 0] / drawn[:, 1]
+
+    return figure_interval(
+        sums, ratio, seed=seed, name="ratio_interval", confidence=confidence, resamples=resamples
+    )
+
+
+def figure_interval(
+    sums: Float[np.ndarray, "n c"],
+    figure: Callable[[Float[np.ndarray, "resamples c"]], Float[np.ndarray, " resamples"]],
+    *,
+    seed: int,
+    name: str = "figure_interval",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval | None:
+    """Returns the bootstrap interval of a figure that follows from sums over documents, drawing whole documents.
+
+    Args:
+        sums: what each document adds to each sum, one row per document.
+        figure: the figures of several draws, given the sums of each. One that is not finite is left out.
+        seed: of the draws.
+        name: what is drawn: other figures of the same documents get other draws.
+        confidence: the share of draws between the two ends.
+        resamples: how often documents are drawn.
+
+    None where there are fewer than two documents.
+    """
+    _check_confidence(confidence)
+    if len(sums) < 2:
+        return None
+    generator = rng.stream(seed, name)
     sums = _grouped(sums, generator)
     clusters = len(sums)
-    ratios = np.empty(resamples)
+    figures = np.empty(resamples)
     step = max(1, CELLS_AT_ONCE // clusters)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         counts = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=rows)
-        drawn = counts @ sums
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios[start : start + rows] = drawn[:, 0] / drawn[:, 1]
+            figures[start : start + rows] = figure(counts @ sums)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(ratios[np.isfinite(ratios)], [tail, 1 - tail])
+    low, high = np.quantile(figures[np.isfinite(figures)], [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
@@ -96,7 +127,7 @@ def wilson_interval(successes: int, total: int, *, confidence: float = 0.95) -> 
     return Interval(low, high)
 
 
-def _grouped(sums: Float[np.ndarray, "n 2"], generator: np.random.Generator) -> Float[np.ndarray, "m 2"]:
+def _grouped(sums: Float[np.ndarray, "n c"], generator: np.random.Generator) -> Float[np.ndarray, "m c"]:
     """Deals documents at random to at most MOST_CLUSTERS groups, and sums within each."""
     if len(sums) <= MOST_CLUSTERS:
         return sums

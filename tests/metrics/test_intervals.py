@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.evaluate import intervals
-from gristmill.evaluate.intervals import Interval, ratio_interval, wilson_interval
+from gristmill.metrics import intervals
+from gristmill.metrics.intervals import Interval, ratio_interval, wilson_interval
 
 
 @pytest.mark.parametrize(

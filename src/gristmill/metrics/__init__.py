@@ -1,0 +1,1 @@
+"""What predictions are worth: pure functions of what is true and what was predicted, each with an interval."""
