@@ -53,6 +53,7 @@ __all__ = [
     "read_range",
     "read_some",
     "records",
+    "table_rows",
 ]
 
 DIVIDED = "divided"
@@ -162,6 +163,23 @@ def records(
             else:
                 rest = {key: value for key, value in row.items() if key != column}
                 yield Record(text, first, last, rest, repairs, note)
+
+
+def table_rows(file: SourceFile, options: ReadOptions) -> Iterator[Row | Broken]:
+    """Yields the rows of a table with all of their fields: JSON lines, an array of JSON objects, CSV, TSV or parquet.
+
+    Raises:
+        UnreadableError: the file can't be read, breaks off or is damaged; what came before has been yielded.
+    """
+    assert file.format in _TABULAR
+    with _naming(file):
+        encoding = None if file.format in _WITHOUT_ENCODING else _encoding(file, options, 0, None)
+        layout = Layout(encoding, None)
+        if file.format in ("csv", "tsv"):
+            layout = _table_layout(file, layout, options)
+        with open_stream(file) as stream:
+            for item in _rows(stream.content, file, layout):
+                yield item if isinstance(item, Broken) else item.row
 
 
 def read_range(file: SourceFile, layout: Layout, start: int, end: int) -> str | None:
