@@ -94,7 +94,7 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
         "plans": [],
     }
     trainer.model = trainer._new_model(getattr(torch, precision))
-    trainer.optimizer = Optimizer(trainer.model, optimizer)
+    trainer.optimizer = Optimizer.of(trainer.model, optimizer)
     trainer.loader = Loader(
         store, trainer.objective, row_tokens=T, rows=trainer.rows, micro_rows=trainer.micro_rows, seed=0
     )
@@ -104,11 +104,11 @@ def our_step(layers, width, heads, T, B, V, *, optimizer, precision, folder):
     trainer.plan = Plan.trapezoid(100000, warmup=0.1, cooldown=0.5, final=0)
 
     def step():
-        from gristmill.train.trainer import _clip
+        from gristmill.train.trainer import clip
 
         batch = trainer.loader.step(trainer.cursor, trainer.step, 1000)
         gradients, *_ = trainer._gradients(trainer.model, batch)
-        _clip(gradients, settings.gradient_clip)
+        clip(gradients, settings.gradient_clip)
         trainer.optimizer.step(gradients, trainer.plan.scale(trainer.step))
         trainer.step, trainer.cursor = trainer.step + 1, batch.after
 

@@ -85,7 +85,7 @@ def test_a_wide_matrix_is_updated_as_its_transpose():
 @pytest.mark.parametrize("family", ["qwen3", "gpt2"])
 def test_every_parameter_has_exactly_one_rule(settings, family):
     model = Transformer(tiny_model(family=family, ngrams=family == "qwen3"))
-    optimizer = Optimizer(model, settings)
+    optimizer = Optimizer.of(model, settings)
     covered = [name for rule in optimizer.rules for name in rule.masters]
     assert sorted(covered) == sorted(name for name, _ in model.named_parameters())
 
@@ -94,7 +94,7 @@ def test_a_bfloat16_parameter_follows_its_float32_master():
     model = Transformer(tiny_model())
     model.initialise(generator())
     model.blocks.to(torch.bfloat16)
-    optimizer = Optimizer(model, AdamW(learning_rate=1e-5, weight_decay=0.0))
+    optimizer = Optimizer.of(model, AdamW(learning_rate=1e-5, weight_decay=0.0))
     name = "blocks.0.attention.qkv.weight"
     gradients = {
         n: torch.ones_like(p, dtype=torch.float32) for n, p in model.named_parameters() if "ngrams" not in n

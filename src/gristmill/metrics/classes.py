@@ -63,16 +63,18 @@ class ClassReport:
     @property
     def rows(self) -> dict[str, Row]:
         """The figures of each class."""
-        sums = self._counts.sum(1, keepdims=True)
+        right, predicted, true = self._counts.sum(1, keepdims=True)
+        precision, recall, f1 = _figures(right, predicted, true)
         return {
-            label: Row(*(float(figure[0, i]) for figure in _figures(*sums)), int(sums[2, 0, i]))
+            label: Row(float(precision[0, i]), float(recall[0, i]), float(f1[0, i]), int(true[0, i]))
             for i, label in enumerate(self.labels)
         }
 
     def average(self, how: Average) -> Row:
         """Returns the figures of an average."""
-        sums = self._counts.sum(1, keepdims=True)
-        return Row(*(float(figure[0]) for figure in _averaged(*sums, how)), int(sums[2].sum()))
+        right, predicted, true = self._counts.sum(1, keepdims=True)
+        precision, recall, f1 = _averaged(right, predicted, true, how)
+        return Row(float(precision[0]), float(recall[0]), float(f1[0]), int(true.sum()))
 
     @property
     def accuracy(self) -> float:
@@ -209,7 +211,9 @@ def _averaged(
 
 
 def _share(part: Float[np.ndarray, "..."], whole: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    share = np.zeros_like(part)
+    np.divide(part, whole, out=share, where=whole > 0)
+    return share
 
 
 def _line(name: str, row: Row, width: int, digits: int) -> str:

@@ -126,11 +126,11 @@ def tag_report(
 ) -> ClassReport:
     """Returns precision, recall and F1 of single tags, "O" among them; the arguments are those of `entity_report`."""
     _check(true, predicted)
-    return item_report(
-        *([[Entity(tag, at, at + 1) for at, tag in enumerate(tags)] for tags in each] for each in (true, predicted)),
-        labels,
-        exclusive=True,
-    )  # fmt: skip
+    single = [
+        [[Entity(tag, at, at + 1) for at, tag in enumerate(tags)] for tags in each]
+        for each in (true, predicted)
+    ]
+    return item_report(single[0], single[1], labels, exclusive=True)
 
 
 def _check(true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:

@@ -61,7 +61,8 @@ def ratio_interval(
         return None
 
     def ratio(drawn: Float[np.ndarray, "resamples 2"]) -> Float[np.ndarray, " resamples"]:
-        return drawn[:, 0] / drawn[:, 1]
+        ratios: Float[np.ndarray, " resamples"] = drawn[:, 0] / drawn[:, 1]
+        return ratios
 
     return figure_interval(
         sums, ratio, seed=seed, name="ratio_interval", confidence=confidence, resamples=resamples

@@ -124,4 +124,5 @@ def _chrf(sums: Float[np.ndarray, "n 18"]) -> Float[np.ndarray, " n"]:
     recall = np.divide(same, wanted, out=np.zeros_like(same), where=counts).sum(1) / used
     below = RECALL**2 * precision + recall
     above = (1 + RECALL**2) * precision * recall
-    return 100 * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    score: Float[np.ndarray, " n"] = np.divide(100 * above, below, out=np.zeros_like(above), where=below > 0)
+    return score

@@ -9,11 +9,11 @@ All state is in named tensors, so that a checkpoint holds it and a resumed run g
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gristmill.model.base import Model
 
@@ -53,14 +53,25 @@ class Optimizer:
     A parameter that is already float32 is its own master; a bfloat16 one is a copy, refreshed after each step.
     """
 
-    def __init__(self, model: Model, settings: OptimizerSettings) -> None:
-        self.parameters = dict(model.named_parameters())
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], rules: Callable[[Mapping[str, Tensor]], list[Rule]]
+    ) -> None:
+        """Takes the parameters by name, and what makes rules for their masters."""
+        self.parameters = dict(parameters)
         self.masters = {
             name: p.detach() if p.dtype == torch.float32 else p.detach().float()
             for name, p in self.parameters.items()
         }
-        self.rules = settings.rules(self.masters, width=model.config.width, fused=model.fused_matrices())
+        self.rules = rules(self.masters)
         self.steps = 0
+
+    @classmethod
+    def of(cls, model: Model, settings: OptimizerSettings) -> "Optimizer":
+        """Returns the optimizer of all of a model's parameters."""
+        return cls(
+            dict(model.named_parameters()),
+            lambda masters: settings.rules(masters, width=model.config.width, fused=model.fused_matrices()),
+        )
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], scale: float) -> None:
@@ -83,6 +94,13 @@ class Optimizer:
         for i, rule in enumerate(self.rules):
             tensors |= {f"rule{i}.{name}": tensor for name, tensor in rule.state.items()}
         return tensors
+
+    @torch.no_grad()
+    def load_masters(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over weights by name; the rules' state stays as it is."""
+        for name, master in self.masters.items():
+            master.copy_(tensors[name])
+        self.refresh()
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], steps: int) -> None:

@@ -46,7 +46,7 @@ from gristmill.train.settings import PretrainSettings, default_objective, flops_
 from gristmill.train.validate import DocumentScores, score_documents
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Hook", "Progress", "Trained", "Trainer", "pick_device"]
+__all__ = ["Hook", "Progress", "Trained", "Trainer", "clip", "pick_device"]
 
 VALIDATION_SHARE = 0.1
 """Of a budget of wall time, what validations may take."""
@@ -170,7 +170,7 @@ class Trainer:
         self.peak = Peak(**self.decisions["peak_flops"])
         self.dtype = getattr(torch, self.decisions["precision"])
         self.model = self._new_model(self.dtype)
-        self.optimizer = Optimizer(self.model, self.settings.optimizer)
+        self.optimizer = Optimizer.of(self.model, self.settings.optimizer)
         self.average = (
             {name: master.clone() for name, master in self.optimizer.masters.items()}
             if self.settings.average
@@ -395,7 +395,7 @@ class Trainer:
         started = time.perf_counter()
         step = self.loader.step(self.cursor, self.step, self.plan.steps)
         gradients, loss, parts = self._gradients(self.model, step)
-        norm = _clip(gradients, self.settings.gradient_clip)
+        norm = clip(gradients, self.settings.gradient_clip)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(loss, norm, step)
         scale = self.plan.scale(self.step)
@@ -704,13 +704,11 @@ class _Averaged:
 
     @torch.no_grad()
     def _use(self, tensors: dict[str, Tensor]) -> None:
-        for name, master in self.optimizer.masters.items():
-            master.copy_(tensors[name])
-        self.optimizer.refresh()
+        self.optimizer.load_masters(tensors)
 
 
 @torch.no_grad()
-def _clip(gradients: dict[str, Tensor], largest: float) -> float:
+def clip(gradients: dict[str, Tensor], largest: float) -> float:
     """Scales gradients in place so that their norm is at most `largest` (0: no limit), and returns the norm."""
     values = [g.coalesce().values() if g.is_sparse else g for g in gradients.values()]
     norms = [torch.linalg.vector_norm(v, dtype=torch.float32) for v in values]

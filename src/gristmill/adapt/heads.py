@@ -1,0 +1,79 @@
+"""What stands on a model for a task: from hidden states to scores, as the family's stock classes have it.
+
+    bert          examples: pooler (a layer and tanh on [CLS]), dropout, linear       tokens: dropout, linear
+    modernbert    both: a layer, GELU and LayerNorm on [CLS] or each token, linear
+    decoders      examples: linear without bias on the last token                     tokens: linear
+    others        examples: linear on the mean of all positions                       tokens: linear
+
+So what is fine-tuned here loads into `BertForSequenceClassification` and its like.
+"""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gristmill import rng
+from gristmill.adapt.encoding import Packed
+from gristmill.adapt.task import Shape
+from gristmill.model.config import ModelConfig
+
+__all__ = ["Head"]
+
+SPREAD = 0.02
+"""Standard deviation of new weights, as in BERT."""
+
+
+@final
+class Head(nn.Module):
+    """Scores from hidden states."""
+
+    def __init__(self, config: ModelConfig, outputs: int, shape: Shape, *, dropout: float, seed: int) -> None:
+        """Takes the model's config, how many scores there are and for what, and the seed of the new weights."""
+        super().__init__()
+        D, family = config.width, config.family
+        self.shape, self.dropout = shape, dropout
+        self.pooling = {"bert": "first", "modernbert": "first"}.get(
+            family, "last" if config.kind == "decoder" else "mean"
+        )
+        has_layer = family == "modernbert" or (family == "bert" and shape == "example")
+        self.dense = nn.Linear(D, D, bias=family == "bert") if has_layer else None
+        self.norm = nn.LayerNorm(D, eps=config.norm_epsilon, bias=False) if family == "modernbert" else None
+        self.out = nn.Linear(D, outputs, bias=not (config.kind == "decoder" and shape == "example"))
+        generator = torch.Generator().manual_seed(rng.derive(seed, "head"))
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif parameter.dim() == 2:
+                    parameter.normal_(0.0, SPREAD, generator=generator)
+
+    def forward(
+        self, hidden: Float[Tensor, "T D"], packed: Packed, dropout_seed: int = 0
+    ) -> Float[Tensor, "N outputs"]:
+        """Returns the scores of examples that stand side by side, or of all of their tokens, in float32."""
+        x = hidden.float()
+        if self.shape == "example":
+            x = self._pooled(x, packed)
+        if self.dense is not None:
+            x = self.dense(x)
+            x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))
+        if self.training and self.dropout:
+            generator = torch.Generator(x.device).manual_seed(dropout_seed)
+            kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout
+            x = x * kept / (1 - self.dropout)
+        scores: Tensor = self.out(x)
+        return scores
+
+    def _pooled(self, x: Tensor, packed: Packed) -> Tensor:
+        starts, ends = packed.starts.to(x.device), packed.ends.to(x.device)
+        if self.pooling == "first":
+            return x[starts]
+        if self.pooling == "last":
+            return x[ends - 1]
+        sums = torch.zeros(len(starts), x.shape[1], device=x.device)
+        lengths = ends - starts
+        owner = torch.repeat_interleave(torch.arange(len(starts), device=x.device), lengths)
+        return sums.index_add(0, owner, x) / lengths[:, None]
