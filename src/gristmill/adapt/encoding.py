@@ -58,11 +58,15 @@ class Encoder:
         self._outer = frame(vocabulary.special, config.kind)
         self._between = document_frame(vocabulary.special, config.kind).after
 
+    @property
+    def room(self) -> int:
+        """The most tokens of one text that fit."""
+        return self.maximum_tokens - self._outer.size
+
     def text(self, tokens: Sequence[int]) -> Encoded:
         """Returns one text between its special tokens."""
         before, after = self._outer.before, self._outer.after
-        room = self.maximum_tokens - len(before) - len(after)
-        kept = tokens[:room]
+        kept = tokens[: self.room]
         whole = (*before, *kept, *after)
         return Encoded(whole, len(before), len(whole), len(tokens) - len(kept))
 

@@ -1,11 +1,12 @@
 """The tokenizer that everything else uses: a `tokenizers.Tokenizer`, its special ids by name, and exact bytes."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, final
@@ -134,13 +135,19 @@ class Tokenizer:
         Raises:
             InputError: a text has half a surrogate pair, which no encoding of Unicode can write.
         """
-        try:
+        with _naming_unwritable(texts):
             encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError):
-            for text in texts:
-                _check_writable(text)
-            raise
         return [encoding.ids for encoding in encodings]
+
+    def encode_with_places(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns the ids of each text, and which characters each stands for: the first, and that behind the last.
+
+        Raises:
+            InputError: a text has half a surrogate pair, which no encoding of Unicode can write.
+        """
+        with _naming_unwritable(texts):
+            encodings = self._inner.encode_batch(texts, add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids; special tokens are left out, broken UTF-8 becomes U+FFFD."""
@@ -260,6 +267,16 @@ def _special_ids(path: Path, inner: Any) -> dict[str, int]:
             ):
                 special[key.removesuffix("_token")] = i
     return special
+
+
+@contextlib.contextmanager
+def _naming_unwritable(texts: Iterable[str]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError):
+        for text in texts:
+            _check_writable(text)
+        raise
 
 
 def _check_writable(text: str) -> None:
