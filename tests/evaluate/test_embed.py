@@ -7,13 +7,14 @@ from tests.evaluate.models import BOS, CLS, EOS, PIECES, SEP, VOCABULARY, random
 
 from gristmill.batch import Visibility
 from gristmill.errors import InputError
-from gristmill.evaluate.embed import embed, normalised, visibility_for
+from gristmill.evaluate.embed import embed, normalised
 from gristmill.model.visibility import segment_spans
 from gristmill.objectives.base import TokenObjective
 from gristmill.objectives.causal import Causal
 from gristmill.objectives.hybrid import Hybrid
 from gristmill.objectives.masked import Masked
 from gristmill.objectives.prefix import Prefix
+from gristmill.objectives.trained import visibility_for
 from gristmill.vocabulary import Vocabulary
 
 TEXTS = [[0, 1, 2, 7, 8], [0, 3, 4, 5, 6, 7, 2], [9], [4, 5, 6]]

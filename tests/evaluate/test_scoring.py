@@ -25,7 +25,6 @@ from gristmill.evaluate.scoring import (
     alone,
     asking_for,
     can_fill,
-    objective_of,
     rest_of_word,
     scoring_for,
     scorings_for,
@@ -39,6 +38,7 @@ from gristmill.objectives.base import TokenObjective, hidden_states
 from gristmill.objectives.causal import Causal
 from gristmill.objectives.hybrid import Hybrid
 from gristmill.objectives.permuted import predict_given
+from gristmill.objectives.trained import objective_of
 from gristmill.vocabulary import Vocabulary
 
 TEXTS = [[0, 1, 2, 7, 8], [0, 3, 4, 5, 6, 7, 2], [9], [4, 5, 6], [0, 1, 2, 7, 8]]

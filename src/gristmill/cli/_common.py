@@ -54,8 +54,9 @@ def recipe_options(function: F) -> F:
 def next_for(directory: Path, checkpoint: Path) -> str:
     """Returns the command to try next with the model of a directory, whose checkpoint is given: what its kind can."""
     from gristmill.artifact import open_artifact
-    from gristmill.evaluate.scoring import can_fill, objective_of
+    from gristmill.evaluate.scoring import can_fill
     from gristmill.model.checkpoint import load_config
+    from gristmill.objectives.trained import objective_of
 
     config = load_config(checkpoint)
     if config.kind == "decoder":

@@ -31,9 +31,9 @@ def command(run: Path, texts: tuple[str, ...], pooling: str, normalise: bool, ou
 
     from gristmill.artifact import disk_errors
     from gristmill.cli._common import read_lines
-    from gristmill.evaluate.embed import embed, normalised, visibility_for
-    from gristmill.evaluate.scoring import objective_of
+    from gristmill.evaluate.embed import embed, normalised
     from gristmill.generate import load_run
+    from gristmill.objectives.trained import objective_of, visibility_for
 
     chosen = read_lines(texts, "text")
     loaded = load_run(run)

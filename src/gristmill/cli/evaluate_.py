@@ -44,8 +44,9 @@ def command(
     """
     from gristmill.errors import InputError
     from gristmill.evaluate.likelihood import figures, score_texts
-    from gristmill.evaluate.scoring import name_of, objective_of
+    from gristmill.evaluate.scoring import name_of
     from gristmill.generate import load_run
+    from gristmill.objectives.trained import objective_of
     from gristmill.train.settings import default_objective
 
     loaded = load_run(run)

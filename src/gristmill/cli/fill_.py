@@ -28,9 +28,9 @@ def command(run: Path, text: str, gap: str, top_k: int, as_json: bool) -> None:
     Next: gristmill score RUN "…" compares whole texts.
     """
     from gristmill.evaluate.fill import check_fills, fill, gap_token
-    from gristmill.evaluate.scoring import objective_of
     from gristmill.generate import load_run
     from gristmill.generate.infilling import split_at_gaps
+    from gristmill.objectives.trained import objective_of
 
     loaded = load_run(run)
     objective = objective_of(loaded.artifact.manifest.config)

@@ -26,8 +26,9 @@ def command(run: Path, texts: tuple[str, ...], how: str | None, as_json: bool) -
     """
     from gristmill.cli._common import read_lines
     from gristmill.errors import InputError, did_you_mean
-    from gristmill.evaluate.scoring import objective_of, scorings_for, sentence_scores
+    from gristmill.evaluate.scoring import scorings_for, sentence_scores
     from gristmill.generate import load_run
+    from gristmill.objectives.trained import objective_of
 
     chosen = read_lines(texts, "text")
     loaded = load_run(run)

@@ -20,11 +20,12 @@ from gristmill.model.base import Model
 from gristmill.model.config import ModelConfig
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
-from gristmill.objectives.base import Objective, hidden_states
+from gristmill.objectives.base import hidden_states
+from gristmill.objectives.trained import visibility_for
 from gristmill.tokenizer.framing import Frame, frame
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["POOLINGS", "Pooling", "embed", "normalised", "padded", "pooled", "read", "visibility_for"]
+__all__ = ["POOLINGS", "Pooling", "embed", "normalised", "padded", "pooled", "read"]
 
 Pooling = Literal["mean", "cls", "last"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "last")
@@ -102,17 +103,6 @@ def normalised(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Float[np.ndarray, "N D"] = vectors / np.maximum(lengths, 1e-12)
     return unit
-
-
-def visibility_for(objective: Objective | None, config: ModelConfig) -> Visibility:
-    """Returns how a model that was trained with an objective reads a text that is all there.
-
-    Encoders see all of it. So do decoders that saw all of a text in training: with "hybrid" the half that is masked,
-    with "prefix" the prefix, which the text then is. Others see what stands before.
-    """
-    if config.kind == "decoder" and not (objective is not None and objective.reads_whole):
-        return Visibility.CAUSAL
-    return Visibility.FULL
 
 
 def read(

@@ -23,13 +23,14 @@ from gristmill import rng
 from gristmill.augment import selftraining
 from gristmill.batch import Visibility
 from gristmill.errors import InputError
-from gristmill.evaluate.embed import padded, pooled, read, visibility_for
+from gristmill.evaluate.embed import padded, pooled, read
 from gristmill.evaluate.minimal_pairs import json_lines
 from gristmill.evaluate.scoring import BATCH_TOKENS, batches_by_length
 from gristmill.metrics.intervals import wilson_interval
 from gristmill.model.base import Model
 from gristmill.model.build import make_model
 from gristmill.objectives.base import Objective
+from gristmill.objectives.trained import visibility_for
 from gristmill.tokenizer import Tokenizer
 from gristmill.tokenizer.framing import Frame, frame
 from gristmill.train.schedule import Plan

@@ -23,8 +23,8 @@ nothing precedes the first word, no space either.
 import abc
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, final
+from collections.abc import Callable, Sequence
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gristmill.batch import Batch, Source, Visibility
-from gristmill.config import Part, from_dict, to_dict
+from gristmill.config import to_dict
 from gristmill.errors import InputError
 from gristmill.model.base import Model
 from gristmill.model.config import Kind, ModelConfig
@@ -65,7 +65,6 @@ __all__ = [
     "check_texts",
     "in_float32",
     "name_of",
-    "objective_of",
     "rest_of_word",
     "scoring_for",
     "scorings_for",
@@ -621,17 +620,6 @@ def scoring_for(
 ) -> Scoring:
     """Returns the way to score texts that suits a model trained with an objective: the first of `scorings_for`."""
     return next(iter(scorings_for(objective, config, vocabulary).values()))
-
-
-def objective_of(config: Mapping[str, Any]) -> Objective | None:
-    """Returns the objective in a checkpoint's manifest (its `config`), or None for weights from elsewhere."""
-    table = config.get("pretrain", {}).get("objective")
-    return None if table is None else from_dict(_Trained, {"objective": table}).objective
-
-
-@dataclasses.dataclass(frozen=True)
-class _Trained:
-    objective: Annotated[Objective, Part("objectives")]
 
 
 def name_of(objective: Objective | None) -> str:

@@ -19,8 +19,8 @@ from gristmill.config import from_dict
 from gristmill.corpus.shards import Shards
 from gristmill.errors import InputError, did_you_mean
 from gristmill.evaluate.comparing import mean_interval, welch
-from gristmill.evaluate.scoring import objective_of
 from gristmill.generate import load_run
+from gristmill.objectives.trained import objective_of
 from gristmill.pipeline import Listener, Recipe
 from gristmill.plan.mixtures import best_mixture, draw_mixtures, fit_mixing, left_out_correlation
 from gristmill.plan.pilots import LEAST_STEPS, active_parameters, model_table, resized

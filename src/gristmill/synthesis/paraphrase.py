@@ -26,12 +26,12 @@ from gristmill.evaluate.scoring import (
     batches_by_length,
     check_head,
     in_float32,
-    objective_of,
     word_starts,
 )
 from gristmill.generate.infilling import Sentinels, infill, way_for
 from gristmill.generate.load import Loaded
 from gristmill.generate.sampling import SamplingSettings
+from gristmill.objectives.trained import objective_of
 from gristmill.tokenizer.framing import frame
 from gristmill.vocabulary import Vocabulary
 
