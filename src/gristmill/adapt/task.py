@@ -21,10 +21,20 @@ Shape = Literal["example", "token"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class Example(abc.ABC):
     """Abstract. What a row says, and where it stands; its label is None where there is none."""
 
     place: str
+
+    @property
+    @abc.abstractmethod
+    def key(self) -> str:
+        """What makes it another example than others: its text or texts."""
+
+    @property
+    def kind(self) -> str:
+        """Of which there should be as many in each split: its class, where it has one."""
+        return ""
 
 
 class Item(NamedTuple):

@@ -32,6 +32,16 @@ class TextExample(Example):
     texts: tuple[str, ...]
     label: str | None
 
+    @property
+    def key(self) -> str:
+        """The text, or both."""
+        return "\n".join(self.texts)
+
+    @property
+    def kind(self) -> str:
+        """The class."""
+        return self.label or ""
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)

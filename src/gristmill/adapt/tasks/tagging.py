@@ -48,6 +48,11 @@ class TaggedExample(Example):
     spans: bool
     """Whether it came with spans, and is to be answered with spans."""
 
+    @property
+    def key(self) -> str:
+        """The text."""
+        return self.text
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
