@@ -19,9 +19,10 @@ from gristmill.adapt.base import Base, load_base
 from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
-from gristmill.adapt.task import Example, Result, Task
+from gristmill.adapt.task import Example, Item, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, scores_of
 from gristmill.artifact import (
+    SCRATCH,
     Artifact,
     artifact_key,
     draft,
@@ -81,6 +82,14 @@ class Splits(NamedTuple):
     outputs: tuple[str, ...]
 
 
+class _Items(NamedTuple):
+    """The examples as the model reads them; made before anything is trained, for a label may be unknown."""
+
+    train: list[Item]
+    valid: list[Item]
+    test: list[Item]
+
+
 class _Trained(NamedTuple):
     """One seed's model."""
 
@@ -127,6 +136,9 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         return made
     for leak in splits.leaks[:3]:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    items = _Items(
+        *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
+    )
     with draft(
         out,
         kind=KIND,
@@ -137,16 +149,15 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         keep_partial=True,
     ) as work:
         trained = [
-            _train(
-                recipe, base, splits, recipe.seed + i, work.path / ".work" / f"seed-{recipe.seed + i}", say
-            )
+            _train(recipe, base, splits, items, recipe.seed + i, work.path / SCRATCH, say)
             for i in range(recipe.seeds)
         ]
         best = max(trained, key=lambda each: _first(each.valid))
-        tests = [_result(recipe, base, each, splits, splits.test) for each in trained] if splits.test else []
+        tests = [_tested(recipe, base, each, splits, items.test) for each in trained] if splits.test else []
         chosen = tests[trained.index(best)] if tests else None
         save_model(work.path, base.model.config, best.weights)
         write_tensors({name: p.detach() for name, p in best.head.state_dict().items()}, work.path / HEAD)
+        (work.path / "tokenizer").mkdir(exist_ok=True)
         base.tokenizer.save(work.path / "tokenizer")
         write_json(
             work.path / TASK,
@@ -166,19 +177,19 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
 
 
 def _train(
-    recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, directory: Path, say: Callable[[str], None]
-) -> _Trained:
-    task, encoder = recipe.task, _encoder(recipe, base)
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, scratch: Path,
+    say: Callable[[str], None],
+) -> _Trained:  # fmt: skip
+    task = recipe.task
     model = make_model(base.model.config, dropout=recipe.tune.dropout)
     model.load_state_dict(base.model.state_dict())
     head = Head(model.config, len(splits.outputs), task.shape, dropout=recipe.tune.dropout, seed=seed)
-    items = task.items(splits.train, base.tokenizer, encoder, splits.outputs)
-    asked = task.items(splits.valid, base.tokenizer, encoder, splits.outputs)
     last: list[Result] = []
 
     def score() -> float:
-        found = scores_of(model, head, asked, base.visibility)
-        last.append(task.result(splits.valid, task.predictions(found, asked, splits.valid, splits.outputs)))
+        found = scores_of(model, head, items.valid, base.visibility)
+        said = task.predictions(found, items.valid, splits.valid, splits.outputs)
+        last.append(task.result(splits.valid, said))
         return _first(last[-1])
 
     def note(facts: Mapping[str, Any]) -> None:
@@ -186,7 +197,7 @@ def _train(
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {name} {facts['score']:.4f}")
 
     tuner = Tuner(
-        directory=directory, model=model, head=head, task=task, items=items, visibility=base.visibility,
+        directory=scratch / f"seed-{seed}", model=model, head=head, task=task, items=items.train, visibility=base.visibility,
         settings=recipe.tune, seed=seed, score=score, note=note,
     )  # fmt: skip
     tuned = tuner.run()
@@ -199,19 +210,19 @@ def _train(
     return _Trained(seed, tuned, last[-1], head, {**model.state_dict(), **weights})
 
 
-def _result(
-    recipe: AdaptRecipe, base: Base, trained: _Trained, splits: Splits, examples: Sequence[Any]
+def _tested(
+    recipe: AdaptRecipe, base: Base, trained: _Trained, splits: Splits, items: Sequence[Item]
 ) -> Result:
-    task = recipe.task
     model = make_model(base.model.config)
     model.load_state_dict(dict(trained.weights))
-    items = task.items(examples, base.tokenizer, _encoder(recipe, base), splits.outputs)
     scores = scores_of(model, trained.head, items, base.visibility)
-    return task.result(examples, task.predictions(scores, items, examples, splits.outputs))
+    task = recipe.task
+    return task.result(splits.test, task.predictions(scores, items, splits.test, splits.outputs))
 
 
-def _encoder(recipe: AdaptRecipe, base: Base) -> Encoder:
-    return Encoder(base.tokenizer.vocabulary(), base.model.config, _length(recipe, base))
+def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[Any]) -> list[Item]:
+    encoder = Encoder(base.tokenizer.vocabulary(), base.model.config, _length(recipe, base))
+    return recipe.task.items(examples, base.tokenizer, encoder, splits.outputs) if examples else []
 
 
 def _length(recipe: AdaptRecipe, base: Base) -> int:

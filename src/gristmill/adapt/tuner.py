@@ -151,6 +151,7 @@ class Tuner:
             if time.perf_counter() - saved > self.settings.checkpoint_seconds:
                 self.save()
                 saved = time.perf_counter()
+        self.save()  # other seeds may come after it
         if self.scores and self.best_epoch < len(self.scores):
             self.optimizer.load_masters(read_tensors(self._best))
         self.model.eval()

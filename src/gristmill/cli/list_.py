@@ -11,6 +11,7 @@ KINDS = {
     "optimizers": "train.optimizers",
     "tokenizers": "tokenizer.kinds",
     "families": "model.families",
+    "tasks": "adapt.tasks",
 }
 
 
@@ -18,7 +19,7 @@ KINDS = {
 @click.argument("kind", required=False, type=click.Choice(list(KINDS)))
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
-    """List the objectives, optimizers, tokenizers and model families that a recipe can name.
+    """List the objectives, optimizers, tokenizers, model families and tasks that a recipe can name.
 
     \b
       gristmill list

@@ -1,0 +1,93 @@
+"""A task model, and what it says of rows: read in parts, answered in their order."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, final
+
+import torch
+
+from gristmill.adapt.adapting import HEAD, KIND, TASK
+from gristmill.adapt.encoding import Encoder
+from gristmill.adapt.heads import Head
+from gristmill.adapt.tables import Row
+from gristmill.adapt.task import Task
+from gristmill.adapt.tuner import scores_of
+from gristmill.artifact import open_artifact
+from gristmill.batch import Visibility
+from gristmill.config import Part, from_dict
+from gristmill.errors import CorruptArtifact
+from gristmill.model.checkpoint import load_model, read_tensors
+from gristmill.tokenizer import Tokenizer
+
+__all__ = ["Predictor"]
+
+ROWS_AT_A_TIME = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What `task.json` says."""
+
+    task: Annotated[Task[Any], Part("adapt.tasks")]
+    outputs: tuple[str, ...]
+    maximum_tokens: int
+    visibility: str
+
+
+@final
+class Predictor:
+    """A task model, ready to answer."""
+
+    def __init__(
+        self, directory: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    ) -> None:
+        """Reads what `gristmill adapt` wrote.
+
+        Raises:
+            InputError: the directory is something else.
+            CorruptArtifact: a file was changed or cut off.
+        """
+        artifact = open_artifact(directory, KIND)
+        stored = from_dict(_Stored, json.loads((artifact.path / TASK).read_text(encoding="utf-8")))
+        self.task, self.outputs = stored.task, stored.outputs
+        self.model = load_model(artifact.path, dtype=dtype, device=device)
+        self.tokenizer = Tokenizer.from_directory(artifact.path / "tokenizer")
+        self.visibility = Visibility(stored.visibility)
+        self.head = Head(self.model.config, len(self.outputs), self.task.shape, dropout=0.0, seed=0)
+        try:
+            self.head.load_state_dict(read_tensors(artifact.path / HEAD))
+        except RuntimeError as error:
+            raise CorruptArtifact(f"{artifact.path / HEAD} does not fit {TASK}: {error}") from None
+        self.head.to(device)
+        self.encoder = Encoder(self.tokenizer.vocabulary(), self.model.config, stored.maximum_tokens)
+
+    def rows(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Mapping[str, Any]]]:
+        """Yields each row with what is predicted for it, in their order; no more than some are in memory.
+
+        Raises:
+            InputError: a row has no text; the message names it.
+        """
+        waiting = iter(rows)
+        while part := list(itertools.islice(waiting, ROWS_AT_A_TIME)):
+            yield from zip(part, self._answers(part), strict=True)
+
+    def texts(self, texts: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Yields what is predicted for each text."""
+        column = getattr(self.task, "text", "text")
+        for _, answer in self.rows(Row(f"text {i}", {str(column): text}) for i, text in enumerate(texts, 1)):
+            yield answer
+
+    def _answers(self, rows: list[Row]) -> list[Mapping[str, Any]]:
+        examples = self.task.read(rows, labelled=False)
+        # labels may be there, and are none of its business
+        bare = [dataclasses.replace(example, **_nothing(example)) for example in examples]
+        items = self.task.items(bare, self.tokenizer, self.encoder, self.outputs)
+        scores = scores_of(self.model, self.head, items, self.visibility)
+        return self.task.predictions(scores, items, bare, self.outputs)
+
+
+def _nothing(example: Any) -> dict[str, None]:
+    return {name: None for name in ("label", "labels", "tags", "score") if hasattr(example, name)}
