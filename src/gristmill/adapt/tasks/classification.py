@@ -6,7 +6,7 @@ A softmax over the classes and its cross-entropy; one example has one class.
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from gristmill.adapt.encoding import Encoder
+from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.tables import Row, field_of
 from gristmill.adapt.task import Example, Figure, Item, Result, Task
 from gristmill.errors import InputError
@@ -165,8 +165,19 @@ def texts_of(row: Row, columns: str | tuple[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def encoded(examples: Sequence[TextExample], tokenizer: Tokenizer, encoder: Encoder) -> list[Any]:
+@runtime_checkable
+class WithTexts(Protocol):
+    """An example of one text, or of two."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts."""
+
+
+def encoded(examples: Sequence[WithTexts], tokenizer: Tokenizer, encoder: Encoder) -> list[Encoded]:
     """Returns texts and pairs of texts as a model reads them."""
+    if not examples:
+        return []
     sides = [
         tokenizer.encode_batch([each.texts[i] for each in examples]) for i in range(len(examples[0].texts))
     ]
