@@ -33,8 +33,8 @@ def test_numbers_come_back_on_their_own_scale(shared_data: Path, name: str) -> N
     )
     result = task.result(examples, said)
     assert result.figures["spearman"].value == pytest.approx(1.0)
-    loss = task.loss(torch.tensor(np.stack(scores)), items)
-    assert float(loss) == pytest.approx(0.0, abs=1e-12)
+    loss = task.loss_of(torch.tensor(np.stack(scores)), items)
+    assert float(loss.mean_nats) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_the_interval_of_a_correlation_covers_what_other_examples_would_give() -> None:
@@ -69,7 +69,7 @@ def test_several_classes_of_a_text(shared_data: Path) -> None:
     assert [tuple(each["labels"]) for each in said] == [example.labels for example in examples]
     result = task.result(examples, said)
     assert result.figures["exact"].value == result.figures["micro F1"].value == 1.0
-    assert float(task.loss(torch.from_numpy(np.stack(scores)), items)) < 0.001
+    assert float(task.loss_of(torch.from_numpy(np.stack(scores)), items).mean_nats) < 0.001
 
 
 def test_classes_may_be_one_text() -> None:

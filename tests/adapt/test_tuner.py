@@ -12,10 +12,11 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
+from gristmill.adapt.net import Net
 from gristmill.adapt.tables import read_table
 from gristmill.adapt.task import Item
 from gristmill.adapt.tasks.classification import Classification
-from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, scores_of
+from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings
 from gristmill.batch import Visibility
 from gristmill.model.build import make_model
 from gristmill.model.config import ModelConfig, ModelSettings, resolve
@@ -68,20 +69,21 @@ def tuner(
     head = Head(config, made.classes, "example", dropout=settings.dropout, seed=0)
     visibility = Visibility.FULL if config.kind == "encoder" else Visibility.CAUSAL
 
-    def accuracy() -> float:
-        found = scores_of(model, head, made.valid, visibility)
+    def accuracy(net: Net) -> float:
+        found = net.scores_of(made.valid)
         return float(
             np.mean([row.argmax() == item.target for row, item in zip(found, made.valid, strict=True)])
         )
 
     return Tuner(
-        directory=directory, model=model, head=head, task=Classification(), items=made.train, visibility=visibility,
+        directory=directory, net=Net(model=model, tokenizer=made.tokenizer, visibility=visibility, head=head),
+        task=Classification(), items=made.train,
         settings=settings, seed=1, score=accuracy if score else None,
     )  # fmt: skip
 
 
 def weights(of: Tuner) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in of.both.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in of.net.parameters().items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -133,7 +135,7 @@ def test_the_best_weights_are_kept_and_patience_ends(made: Made, tmp_path: Path)
     answers = itertools.chain([0.1, 0.9, 0.5, 0.4], itertools.repeat(0.0))
     kept: list[dict[str, Tensor]] = []
 
-    def score() -> float:
+    def score(net: Net) -> float:
         kept.append(weights(patient))
         return next(answers)
 

@@ -14,13 +14,14 @@ from typing import Annotated, Any, NamedTuple
 
 import scipy.stats
 from annotated_types import Ge, Gt
+from torch import Tensor
 
 from gristmill.adapt.base import Base, load_base
 from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
 from gristmill.adapt.encoding import Encoder
-from gristmill.adapt.heads import Head
+from gristmill.adapt.net import Net
 from gristmill.adapt.task import Example, Item, Result, Task
-from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, scores_of
+from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
 from gristmill.artifact import (
     SCRATCH,
     Artifact,
@@ -33,14 +34,15 @@ from gristmill.artifact import (
     write_text,
 )
 from gristmill.config import Part, to_dict
-from gristmill.errors import InputError
+from gristmill.errors import InputError, did_you_mean
+from gristmill.generate.load import TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
 KIND, FORMAT = "adapted", 1
-HEAD, TASK = "head.safetensors", "task.json"
+HEAD, PROMPT, TASK = "head.safetensors", "prompt.safetensors", "task.json"
 SHOWN_LEAKS, SHOWN_ERRORS = 20, 50
 
 
@@ -64,6 +66,8 @@ class AdaptRecipe:
     """All randomness derives from it."""
     seeds: Annotated[int, Gt(0)] = 1
     """How many models are trained, from `seed` on; figures are then means with intervals, and the best by validation is kept."""
+    choose_by: str | None = None
+    """By which figure on the validation examples the best epoch and seed are chosen, or "loss"; by default the task's first."""
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
@@ -91,13 +95,17 @@ class _Items(NamedTuple):
 
 
 class _Trained(NamedTuple):
-    """One seed's model."""
+    """One seed's model, and how good it is."""
 
     seed: int
     tuned: Tuned
+    score: float
     valid: Result
-    head: Head
-    weights: Mapping[str, Any]
+    test: Result | None
+    net: Net
+    """As it was trained; the weights of its model are in `weights`."""
+    weights: Mapping[str, Tensor]
+    learned: Mapping[str, Tensor]
 
 
 def prepare(recipe: AdaptRecipe) -> Splits:
@@ -110,7 +118,7 @@ def prepare(recipe: AdaptRecipe) -> Splits:
     task = recipe.task
     train, valid, test = (task.read(each, labelled=True) for each in rows)
     if not valid:
-        train, valid = divided(train, _plain, _kind, recipe.data.valid_fraction, recipe.seed)
+        train, valid = divided(train, _group, _kind, recipe.data.valid_fraction, recipe.seed)
     if recipe.data.per_class is not None:
         train = some_of_each(train, _kind, recipe.data.per_class, recipe.seed)
     outputs = task.outputs(train)
@@ -136,6 +144,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         return made
     for leak in splits.leaks[:3]:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    recipe.task.check(base.model.config, base.tokenizer)
     items = _Items(
         *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
     )
@@ -148,27 +157,18 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         seed=recipe.seed,
         keep_partial=True,
     ) as work:
-        trained = [
-            _train(recipe, base, splits, items, recipe.seed + i, work.path / SCRATCH, say)
-            for i in range(recipe.seeds)
-        ]
-        best = max(trained, key=lambda each: _first(each.valid))
-        tests = [_tested(recipe, base, each, splits, items.test) for each in trained] if splits.test else []
-        chosen = tests[trained.index(best)] if tests else None
-        save_model(work.path, base.model.config, best.weights)
-        write_tensors({name: p.detach() for name, p in best.head.state_dict().items()}, work.path / HEAD)
-        (work.path / "tokenizer").mkdir(exist_ok=True)
-        base.tokenizer.save(work.path / "tokenizer")
-        write_json(
-            work.path / TASK,
-            {
-                "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
-                "visibility": base.visibility.value,
-            },
-        )  # fmt: skip
-        facts = _facts(recipe, splits, trained, tests, best)
+        best: _Trained | None = None
+        trained: list[_Trained] = []
+        for i in range(recipe.seeds):
+            one = _train(recipe, base, splits, items, recipe.seed + i, work.path / SCRATCH, say)
+            if best is None or one.score > best.score:
+                best = one
+            trained.append(one._replace(weights={}, learned={}))
+        assert best is not None
+        _write(work.path, recipe, base, splits, best)
+        facts = _facts(recipe, splits, trained, best.seed)
         write_json(work.path / "result.json", facts)
-        write_text(work.path / "table.txt", (chosen or best.valid).table)
+        write_text(work.path / "table.txt", (best.test or best.valid).table)
         work.metrics.update(facts["figures"])
     return open_artifact(out, KIND, verify=False)
 
@@ -181,43 +181,63 @@ def _train(
     say: Callable[[str], None],
 ) -> _Trained:  # fmt: skip
     task = recipe.task
-    model = make_model(base.model.config, dropout=recipe.tune.dropout)
-    model.load_state_dict(base.model.state_dict())
-    head = Head(model.config, len(splits.outputs), task.shape, dropout=recipe.tune.dropout, seed=seed)
-    last: list[Result] = []
+    net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
+    by = recipe.choose_by or task.chosen_by
 
-    def score() -> float:
-        found = scores_of(model, head, items.valid, base.visibility)
-        said = task.predictions(found, items.valid, splits.valid, splits.outputs)
-        last.append(task.result(splits.valid, said))
-        return _first(last[-1])
+    def score(now: Net) -> float:
+        if by == "loss":
+            return -mean_loss(task, now, items.valid)
+        return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs), by)
 
     def note(facts: Mapping[str, Any]) -> None:
-        name = next(iter(last[-1].figures))
-        say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {name} {facts['score']:.4f}")
+        shown = (
+            f"validation loss {-facts['score']:.4f}"
+            if by == "loss"
+            else f"{by or 'score'} {facts['score']:.4f}"
+        )
+        say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
     tuner = Tuner(
-        directory=scratch / f"seed-{seed}", model=model, head=head, task=task, items=items.train, visibility=base.visibility,
+        directory=scratch / f"seed-{seed}", net=net, task=task, items=task.prepared(net, items.train),
         settings=recipe.tune, seed=seed, score=score, note=note,
     )  # fmt: skip
     tuned = tuner.run()
-    score()
-    weights = {
-        name.removeprefix("model."): tensor
-        for name, tensor in tuner.optimizer.masters.items()
-        if name.startswith("model.")
-    }
-    return _Trained(seed, tuned, last[-1], head, {**model.state_dict(), **weights})
+    learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
+    weights = recipe.tune.way.plain(base.model.state_dict(), learned)
+    plain = make_model(base.model.config)
+    plain.load_state_dict(dict(weights))
+    if tuner.net.prompt is not None:
+        tuner.net.prompt.install(plain)
+    final = dataclasses.replace(tuner.net, model=plain)
+    final.train(False)
+    valid = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    test = _judged(task, final, items.test, splits.test, splits.outputs) if splits.test else None
+    value = tuned.scores[tuned.best_epoch - 1] if by == "loss" else _chosen(valid, by)
+    return _Trained(
+        seed, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
+    )
 
 
-def _tested(
-    recipe: AdaptRecipe, base: Base, trained: _Trained, splits: Splits, items: Sequence[Item]
+def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout: float) -> Net:
+    model = make_model(base.model.config, dropout=dropout)
+    model.load_state_dict(base.model.state_dict())
+    head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
+    return Net(model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head)
+
+
+def _judged(
+    task: Task[Any], net: Net, items: Sequence[Item], examples: Sequence[Any], outputs: Sequence[str]
 ) -> Result:
-    model = make_model(base.model.config)
-    model.load_state_dict(dict(trained.weights))
-    scores = scores_of(model, trained.head, items, base.visibility)
-    task = recipe.task
-    return task.result(splits.test, task.predictions(scores, items, splits.test, splits.outputs))
+    return task.result(examples, task.answers(net, items, examples, outputs))
+
+
+def _chosen(result: Result, by: str | None) -> float:
+    name = by or next(iter(result.figures))
+    if name not in result.figures:
+        raise InputError(
+            f'choose_by = "{name}" is no figure of this task', did_you_mean(name, [*result.figures, "loss"])
+        )
+    return result.figures[name].value
 
 
 def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[Any]) -> list[Item]:
@@ -227,32 +247,53 @@ def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[A
 
 def _length(recipe: AdaptRecipe, base: Base) -> int:
     most = base.model.config.maximum_positions if base.model.config.core == "transformer" else 512
+    most -= getattr(recipe.tune.way, "tokens", 0)  # what stands before each text
     return recipe.maximum_tokens or min(512, most)
+
+
+def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, best: _Trained) -> None:
+    save_model(directory, base.model.config, best.weights)
+    for part, name in ((best.net.head, HEAD), (best.net.prompt, PROMPT)):
+        if part is not None:
+            write_tensors({key: p.detach() for key, p in part.state_dict().items()}, directory / name)
+    (directory / TOKENIZER).mkdir(exist_ok=True)
+    base.tokenizer.save(directory / TOKENIZER)
+    prompt = best.net.prompt
+    write_json(
+        directory / TASK,
+        {
+            "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
+            "visibility": base.visibility.value,
+            "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
+        },
+    )  # fmt: skip
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
 
-def _facts(
-    recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], tests: Sequence[Result], best: _Trained
-) -> dict[str, Any]:
-    results = tests or [each.valid for each in trained]
+def _facts(recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], kept: int) -> dict[str, Any]:
+    results = [each.test or each.valid for each in trained]
+    best = next(each for each in trained if each.seed == kept)
     return {
         "name": recipe.name,
-        "measured_on": "test" if tests else "valid",
+        "measured_on": "test" if splits.test else "valid",
         "examples": {"train": len(splits.train), "valid": len(splits.valid), "test": len(splits.test)},
         "outputs": splits.outputs,
         "figures": {name: _over_seeds([each.figures[name] for each in results]) for name in results[0].figures},
         "seeds": [
             {
                 "seed": each.seed, "best_epoch": each.tuned.best_epoch, "steps": each.tuned.steps,
-                "losses": each.tuned.losses, "valid": {k: v.value for k, v in each.valid.figures.items()},
+                "losses": each.tuned.losses, "scores": each.tuned.scores,
+                "valid": {k: v.value for k, v in each.valid.figures.items()},
+                "test": {k: v.value for k, v in each.test.figures.items()} if each.test else None,
                 "elapsed_seconds": each.tuned.elapsed_seconds,
             }
             for each in trained
         ],
-        "kept": best.seed,
-        "confusion": results[trained.index(best)].confusion,
+        "kept": kept,
+        "weights": best.tuned.weights,
+        "confusion": (best.test or best.valid).confusion,
         "leaks": {
             "count": len(splits.leaks),
             "first": [leak._asdict() for leak in splits.leaks[:SHOWN_LEAKS]],
@@ -271,10 +312,6 @@ def _over_seeds(figures: Sequence[Any]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - reach, mean + reach], "over": "seeds", "values": values}
 
 
-def _first(result: Result) -> float:
-    return next(iter(result.figures.values())).value
-
-
 def _hashes(data: DataSettings) -> dict[str, Any]:
     found = {}
     for name in (data.train, data.valid, data.test):
@@ -283,8 +320,8 @@ def _hashes(data: DataSettings) -> dict[str, Any]:
     return found
 
 
-def _plain(example: Example) -> str:
-    return plain(example.key)
+def _group(example: Example) -> str:
+    return plain(example.group)
 
 
 def _kind(example: Example) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from gristmill.artifact import Artifact
 from gristmill.batch import Visibility
 from gristmill.errors import CorruptArtifact, InputError
-from gristmill.generate import load_run
+from gristmill.generate.load import load_run
 from gristmill.model.base import Model
 from gristmill.model.exchange import from_transformers
 from gristmill.objectives.trained import objective_of, visibility_for

@@ -9,8 +9,9 @@ What is too long is cut at its end, of a pair the longer text first.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from gristmill.model.config import ModelConfig
 from gristmill.tokenizer.framing import document_frame, frame
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Encoded", "Encoder", "Packed", "pack"]
+__all__ = ["Encoded", "Encoder", "Item", "Packed", "in_parts", "pack"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +38,17 @@ class Encoded:
     """Where the second text begins; behind the last token where there is none."""
     cut: int
     """How many tokens did not fit."""
+
+
+class Item(NamedTuple):
+    """An example, or a part of a long one, as the model reads it, and what it should say."""
+
+    encoded: Encoded
+    target: Any
+    example: int
+    """The number of the example; items of one example follow each other and are never in different batches."""
+    weight: float = 1.0
+    """How much it counts in the loss."""
 
 
 @final
@@ -90,6 +102,8 @@ class Packed(NamedTuple):
     """Where each example begins."""
     ends: Int[Tensor, " N"]
     """Behind its last token."""
+    firsts: Int[Tensor, " N"]
+    """Where its text begins, behind the special tokens."""
 
 
 def pack(examples: Sequence[Encoded], visibility: Visibility, *, token_types: bool) -> Packed:
@@ -113,4 +127,20 @@ def pack(examples: Sequence[Encoded], visibility: Visibility, *, token_types: bo
         visibility=visibility,
         token_types=types,
     )
-    return Packed(batch, torch.from_numpy(starts), torch.from_numpy(ends))
+    firsts = starts + np.array([each.first for each in examples])
+    return Packed(batch, torch.from_numpy(starts), torch.from_numpy(ends), torch.from_numpy(firsts))
+
+
+def in_parts(items: Sequence[Item], most_tokens: int) -> list[list[Item]]:
+    """Cuts items into runs of at most so many tokens, but one example at least: its items stay together."""
+    parts: list[list[Item]] = []
+    filled = most_tokens + 1
+    for _, group in itertools.groupby(items, key=lambda item: item.example):
+        together = list(group)
+        length = sum(len(item.encoded.tokens) for item in together)
+        if filled + length > most_tokens:
+            parts.append([])
+            filled = 0
+        parts[-1] += together
+        filled += length
+    return parts

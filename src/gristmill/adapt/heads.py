@@ -8,7 +8,7 @@
 So what is fine-tuned here loads into `BertForSequenceClassification` and its like.
 """
 
-from typing import final
+from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from gristmill import rng
 from gristmill.adapt.encoding import Packed
-from gristmill.adapt.task import Shape
 from gristmill.model.config import ModelConfig
 
-__all__ = ["Head"]
+__all__ = ["Head", "Shape"]
+
+Shape = Literal["example", "token"]
+"""What scores are given for: an example, or each of its tokens."""
 
 SPREAD = 0.02
 """Standard deviation of new weights, as in BERT."""

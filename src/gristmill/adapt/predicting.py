@@ -9,16 +9,17 @@ from typing import Annotated, Any, final
 
 import torch
 
-from gristmill.adapt.adapting import HEAD, KIND, TASK
+from gristmill.adapt.adapting import HEAD, KIND, PROMPT, TASK
 from gristmill.adapt.encoding import Encoder
-from gristmill.adapt.heads import Head
+from gristmill.adapt.net import Net
+from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.tables import Row
 from gristmill.adapt.task import Task
-from gristmill.adapt.tuner import scores_of
 from gristmill.artifact import open_artifact
 from gristmill.batch import Visibility
 from gristmill.config import Part, from_dict
 from gristmill.errors import CorruptArtifact
+from gristmill.generate.load import TOKENIZER
 from gristmill.model.checkpoint import load_model, read_tensors
 from gristmill.tokenizer import Tokenizer
 
@@ -35,6 +36,15 @@ class _Stored:
     outputs: tuple[str, ...]
     maximum_tokens: int
     visibility: str
+    prompt: "_StoredPrompt | None" = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _StoredPrompt:
+    """What a soft prompt was made with."""
+
+    tokens: int
+    deep: bool
 
 
 @final
@@ -53,16 +63,30 @@ class Predictor:
         artifact = open_artifact(directory, KIND)
         stored = from_dict(_Stored, json.loads((artifact.path / TASK).read_text(encoding="utf-8")))
         self.task, self.outputs = stored.task, stored.outputs
-        self.model = load_model(artifact.path, dtype=dtype, device=device)
-        self.tokenizer = Tokenizer.from_directory(artifact.path / "tokenizer")
-        self.visibility = Visibility(stored.visibility)
-        self.head = Head(self.model.config, len(self.outputs), self.task.shape, dropout=0.0, seed=0)
-        try:
-            self.head.load_state_dict(read_tensors(artifact.path / HEAD))
-        except RuntimeError as error:
-            raise CorruptArtifact(f"{artifact.path / HEAD} does not fit {TASK}: {error}") from None
-        self.head.to(device)
-        self.encoder = Encoder(self.tokenizer.vocabulary(), self.model.config, stored.maximum_tokens)
+        model = load_model(artifact.path, dtype=dtype, device=device)
+        tokenizer = Tokenizer.from_directory(artifact.path / TOKENIZER)
+        prompt = None
+        if stored.prompt is not None:
+            prompt = SoftPrompt(model, stored.prompt.tokens, deep=stored.prompt.deep, seed=0)
+            prompt.install(model)
+        head = self.task.head(model.config, self.outputs, dropout=0.0, seed=0)
+        for part, name in ((head, HEAD), (prompt, PROMPT)):
+            if part is None:
+                continue
+            try:
+                part.load_state_dict(read_tensors(artifact.path / name))
+            except RuntimeError as error:
+                raise CorruptArtifact(f"{artifact.path / name} does not fit {TASK}: {error}") from None
+            part.to(device)
+        self.net = Net(
+            model=model,
+            tokenizer=tokenizer,
+            visibility=Visibility(stored.visibility),
+            head=head,
+            prompt=prompt,
+        )
+        self.net.train(False)
+        self.encoder = Encoder(tokenizer.vocabulary(), model.config, stored.maximum_tokens)
 
     def rows(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Mapping[str, Any]]]:
         """Yields each row with what is predicted for it, in their order; no more than some are in memory.
@@ -81,13 +105,7 @@ class Predictor:
             yield answer
 
     def _answers(self, rows: list[Row]) -> list[Mapping[str, Any]]:
-        examples = self.task.read(rows, labelled=False)
         # labels may be there, and are none of its business
-        bare = [dataclasses.replace(example, **_nothing(example)) for example in examples]
-        items = self.task.items(bare, self.tokenizer, self.encoder, self.outputs)
-        scores = scores_of(self.model, self.head, items, self.visibility)
-        return self.task.predictions(scores, items, bare, self.outputs)
-
-
-def _nothing(example: Any) -> dict[str, None]:
-    return {name: None for name in ("label", "labels", "tags", "score") if hasattr(example, name)}
+        examples = [example.unlabelled() for example in self.task.read(rows, labelled=False)]
+        items = self.task.items(examples, self.net.tokenizer, self.encoder, self.outputs)
+        return self.task.answers(self.net, items, examples, self.outputs)

@@ -3,21 +3,24 @@
 import abc
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from gristmill.adapt.encoding import Encoded, Encoder
+from gristmill.adapt.encoding import Encoder, Item
+from gristmill.adapt.heads import Head, Shape
+from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.batch import Loss
 from gristmill.metrics.intervals import Interval
+from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Result", "Shape", "Task"]
-
-Shape = Literal["example", "token"]
-"""What scores are given for: an example, or each of its tokens."""
+__all__ = ["Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +39,14 @@ class Example(abc.ABC):
         """Of which there should be as many in each split: its class, where it has one."""
         return ""
 
+    @property
+    def group(self) -> str:
+        """What never stands in two splits: the document that it is from, by default its own text."""
+        return self.key
 
-class Item(NamedTuple):
-    """An example, or a part of a long one, as the model reads it, and what it should say."""
-
-    encoded: Encoded
-    target: Any
-    example: int
-    """The number of the example."""
+    @abc.abstractmethod
+    def unlabelled(self: "_Example") -> "_Example":
+        """Returns the example without what is to be predicted."""
 
 
 class Figure(NamedTuple):
@@ -70,7 +73,8 @@ E = TypeVar("E", bound=Example)
 class Task(abc.ABC, Generic[E]):
     """Abstract. A frozen dataclass whose fields are its settings."""
 
-    shape: ClassVar[Shape]
+    chosen_by: ClassVar[str | None] = None
+    """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
 
     @abc.abstractmethod
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[E]:
@@ -82,26 +86,90 @@ class Task(abc.ABC, Generic[E]):
 
     @abc.abstractmethod
     def outputs(self, examples: Sequence[E]) -> tuple[str, ...]:
-        """Returns the names of what is scored: the classes of the training examples, say.
+        """Returns the names of what is scored: the classes of the training examples, say; none where it writes text.
 
         Raises:
             InputError: there is nothing to learn.
+        """
+
+    def check(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
+        """Looks whether a model can do it, before anything is trained.
+
+        Raises:
+            InputError: it can't; the message says which can.
         """
 
     @abc.abstractmethod
     def items(
         self, examples: Sequence[E], tokenizer: Tokenizer, encoder: Encoder, outputs: Sequence[str]
     ) -> list[Item]:
-        """Returns the examples as a model reads them."""
+        """Returns the examples as a model reads them, in their order.
+
+        Raises:
+            InputError: a label is none of the outputs.
+        """
+
+    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head | None:
+        """Returns what gives scores; None for a task whose answers the model writes itself."""
+        return None
+
+    def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
+        """Returns the items with what the model says of them before it is trained, where the loss needs it."""
+        return list(items)
 
     @abc.abstractmethod
-    def loss(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Float[Tensor, ""]:
-        """Returns the mean loss of a batch.
+    def loss(self, net: Net, items: Sequence[Item], dropout_seed: int = 0) -> Loss:
+        """Returns the loss of a batch: a sum and the weight to divide it by, so that parts of a step add up."""
+
+    @abc.abstractmethod
+    def answers(
+        self, net: Net, items: Sequence[Item], examples: Sequence[E], outputs: Sequence[str]
+    ) -> list[Mapping[str, Any]]:
+        """Returns what is predicted for each example, as JSON values."""
+
+    @abc.abstractmethod
+    def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
+        """Returns how good predictions are, for examples with labels."""
+
+
+class ScoredTask(Task[E]):
+    """Abstract. A task whose answers are read from scores that a head gives."""
+
+    shape: ClassVar[Shape]
+
+    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head:
+        """Returns a head of the stock class, with a score for each output."""
+        return Head(config, len(outputs), self.shape, dropout=dropout, seed=seed)
+
+    def loss(self, net: Net, items: Sequence[Item], dropout_seed: int = 0) -> Loss:
+        """Returns the loss of a batch."""
+        return self.loss_of(net.scores(items, dropout_seed), items)
+
+    def answers(
+        self, net: Net, items: Sequence[Item], examples: Sequence[E], outputs: Sequence[str]
+    ) -> list[Mapping[str, Any]]:
+        """Returns what is predicted for each example."""
+        return self.predictions(net.scores_of(items), items, examples, outputs)
+
+    @abc.abstractmethod
+    def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
+        """Returns the loss of scores.
 
         Args:
             scores: of each item, or of each token of one item after the other, as `shape` says.
-            items: the batch.
+            items: the batch; each counts as much as its `weight`.
         """
+
+    def divergence(
+        self, scores: Float[Tensor, "N outputs"], other: Float[Tensor, "N outputs"], items: Sequence[Item]
+    ) -> Float[Tensor, ""]:
+        """Returns how far two sets of scores of the same items are apart, summed over what `loss_of` sums.
+
+        By default the mean of both Kullback-Leibler divergences of their softmax, as in R-Drop
+        (Wu et al. 2021, arXiv:2106.14448).
+        """
+        one, two = F.log_softmax(scores, -1), F.log_softmax(other, -1)
+        return ((one.exp() - two.exp()) * (one - two)).sum() / 2
 
     @abc.abstractmethod
     def predictions(
@@ -113,6 +181,15 @@ class Task(abc.ABC, Generic[E]):
     ) -> list[Mapping[str, Any]]:
         """Returns what is predicted for each example, as JSON values; scores are those of each item."""
 
-    @abc.abstractmethod
-    def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
-        """Returns how good predictions are, for examples with labels."""
+
+def summed(losses: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> Loss:
+    """Returns the weighted sum of losses and the sum of weights."""
+    return Loss(total_nats=(losses * weights).sum(), weight=weights.sum())
+
+
+def weights_of(items: Sequence[Item], like: Tensor) -> Float[Tensor, " N"]:
+    """Returns how much each item counts."""
+    return torch.tensor([item.weight for item in items], dtype=torch.float32, device=like.device)
+
+
+_Example = TypeVar("_Example", bound=Example)

@@ -5,39 +5,40 @@ the optimizer's state, the seed and the step's number: what was killed goes on t
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, final
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gristmill import rng
-from gristmill.adapt.encoding import pack
-from gristmill.adapt.heads import Head
-from gristmill.adapt.task import Item, Task
-from gristmill.batch import Visibility
-from gristmill.errors import RunError
-from gristmill.model.base import Model, is_matrix
+from gristmill.adapt.adversarial import Adversarial
+from gristmill.adapt.encoding import Item, in_parts
+from gristmill.adapt.net import PREDICTION_TOKENS, Net
+from gristmill.adapt.task import ScoredTask, Task
+from gristmill.adapt.way import Way, layer_of, layers_of
+from gristmill.adapt.ways.full import Full
+from gristmill.batch import Loss
+from gristmill.config import Part
+from gristmill.errors import InputError, RunError
+from gristmill.model.base import is_matrix
 from gristmill.model.checkpoint import read_tensors, write_tensors
-from gristmill.objectives.base import hidden_states
 from gristmill.train import state
 from gristmill.train.hardware import has_bfloat16_units
 from gristmill.train.optimizer import AdamRule, Optimizer, Rule
 from gristmill.train.schedule import Plan
 from gristmill.train.trainer import clip
 
-__all__ = ["TuneSettings", "Tuned", "Tuner", "scores_of"]
+__all__ = ["TuneSettings", "Tuned", "Tuner", "mean_loss"]
 
 Positive = Annotated[int, Gt(0)]
 Share = Annotated[float, Interval(ge=0, lt=1)]
-PREDICTION_TOKENS = 8192
-"""Positions in a pass without gradient."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,12 @@ class TuneSettings:
     """Examples in a step."""
     micro_batch_tokens: Positive = 16384
     """Positions that are in memory at a time; gradients of several parts of a step are summed."""
-    learning_rate: Annotated[float, Gt(0)] = 5e-5
-    """The highest, of what the base model brought; it rises in `warmup` and then falls to 0 in a straight line."""
+    way: Annotated[Way, Part("adapt.ways")] = Full()  # noqa: RUF009 - frozen
+    """Which weights are learned; one of `gristmill list ways`."""
+    learning_rate: Annotated[float, Gt(0)] | None = None
+    """The highest; it rises in `warmup` and then falls to 0 in a straight line. By default what is usual for the way."""
     head_learning_rate: Annotated[float, Gt(0)] | None = None
-    """Of the new layers; by default the same."""
+    """Of the head; by default the same."""
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
     """The learning rate of each layer is that of the layer above times this (Howard and Ruder 2018, ULMFiT)."""
     weight_decay: Annotated[float, Ge(0)] = 0.01
@@ -62,6 +65,10 @@ class TuneSettings:
     """Share of the steps in which the learning rate rises."""
     dropout: Share = 0.1
     """Share of what is added to the residual stream, and of what the head reads, that is dropped in training."""
+    consistency: Annotated[float, Ge(0)] = 0.0
+    """How much the difference counts between what is said of a batch under two draws of dropout (R-Drop; Wu et al. 2021)."""
+    adversarial: Adversarial | None = None
+    """Learn, besides each batch, the same batch with word vectors moved to where it hurts most."""
     gradient_clip: Annotated[float, Ge(0)] = 1.0
     """Longer gradients are shortened to this norm; 0 is no limit."""
     patience: Positive | None = None
@@ -82,6 +89,8 @@ class Tuned:
     """On the validation examples after each epoch; none where there are no such examples."""
     losses: Sequence[float]
     """The mean training loss of each epoch."""
+    weights: Mapping[str, int]
+    """How many weights the model has without its head, and how many were learned of it and of what is new."""
     elapsed_seconds: float
 
 
@@ -89,48 +98,52 @@ class Tuned:
 class Tuner:
     """Fine-tunes one model and its head in a directory, resuming what is there."""
 
-    def __init__(  # noqa: PLR0913 - all named
+    def __init__(
         self,
         *,
         directory: Path,
-        model: Model,
-        head: Head,
+        net: Net,
         task: Task[Any],
         items: Sequence[Item],
-        visibility: Visibility,
         settings: TuneSettings,
         seed: int,
-        score: Callable[[], float] | None = None,
+        score: Callable[[Net], float] | None = None,
         note: Callable[[Mapping[str, Any]], None] = lambda facts: None,
     ) -> None:
         """Takes what is to be tuned, in place.
 
         Args:
             directory: for checkpoints.
-            model: the base model, with the dropout that it is to have.
-            head: what scores are made with.
+            net: the base model, with the dropout that it is to have, and a head where the task wants one.
             task: what is learned.
             items: the training examples.
-            visibility: how the model reads a text.
-            settings: how long, how fast.
-            seed: of the order and of dropout.
-            score: how good the model and head are now, on examples that it does not learn from; more is better.
+            settings: how long, how fast, which weights.
+            seed: of the order, of dropout, and of what is new.
+            score: how good the net is now, on examples that it does not learn from; more is better.
             note: told of each epoch.
+
+        Raises:
+            InputError: the settings do not fit task or model.
         """
-        self.directory, self.model, self.head, self.task = directory, model, head, task
-        self.items, self.visibility, self.settings, self.seed = items, visibility, settings, seed
+        self.directory, self.task, self.settings, self.seed = directory, task, settings, seed
         self.score, self.note = score, note
-        self.device = next(model.parameters()).device
-        self.both = nn.ModuleDict({"model": model, "head": head})
-        trained = {name: p for name, p in self.both.named_parameters() if p.requires_grad}
-        self.optimizer = Optimizer(trained, self._rules)  # its masters are the weights as they came
-        if settings.precision == "bfloat16" or (
-            settings.precision == "auto" and has_bfloat16_units(self.device)
-        ):
-            for name, parameter in model.named_parameters():
+        self.groups = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.example)]
+        self._size = sum(p.numel() for p in net.model.parameters())
+        self.net, self.learned = settings.way.install(net, seed=seed)
+        if settings.consistency and not isinstance(task, ScoredTask):
+            raise InputError(
+                "consistency compares scores, and this task has none", "set tune.consistency = 0"
+            )
+        if settings.adversarial is not None:
+            settings.adversarial.check(self.learned)
+        self.optimizer = Optimizer(self.learned, self._rules)  # its masters are the weights as they came
+        for parameter in self.net.parameters().values():
+            parameter.requires_grad_(False)
+        device = self.net.device
+        if settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16_units(device)):
+            for name, parameter in self.net.model.named_parameters():
                 if is_matrix(name, parameter):
                     parameter.data = parameter.data.to(torch.bfloat16)
-        self.per_epoch = -(-len(items) // settings.batch_examples)
         steps = self.per_epoch * settings.epochs
         self.plan = Plan.trapezoid(steps, warmup=settings.warmup, cooldown=1 - settings.warmup, final=0.0)
         self.step, self.best_epoch = 0, 0
@@ -138,6 +151,11 @@ class Tuner:
         self.losses: list[float] = []
         self._sum = 0.0
         self._earlier = 0.0
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return -(-len(self.groups) // self.settings.batch_examples)
 
     def run(self) -> Tuned:
         """Trains to the end, or until patience runs out, and puts the best weights in place."""
@@ -154,13 +172,17 @@ class Tuner:
         self.save()  # other seeds may come after it
         if self.scores and self.best_epoch < len(self.scores):
             self.optimizer.load_masters(read_tensors(self._best))
-        self.model.eval()
-        self.head.eval()
+        self.net.train(False)
         return Tuned(
             steps=self.step,
             best_epoch=self.best_epoch or len(self.losses),
             scores=tuple(self.scores),
             losses=tuple(self.losses),
+            weights={
+                "model": self._size,
+                "learned": sum(p.numel() for p in self.learned.values()),
+                "head": sum(p.numel() for name, p in self.learned.items() if name.startswith("head.")),
+            },
             elapsed_seconds=self._elapsed(),
         )
 
@@ -175,61 +197,93 @@ class Tuner:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _one_step(self) -> None:
-        self.both.train()
+        self.net.train()
         epoch, within = divmod(self.step, self.per_epoch)
-        order = rng.stream(self.seed, "order", epoch).permutation(len(self.items))
+        order = rng.stream(self.seed, "order", epoch).permutation(len(self.groups))
         size = self.settings.batch_examples
-        chosen = [self.items[i] for i in order[within * size : (within + 1) * size].tolist()]
-        gradients: dict[str, Tensor] = {}
-        total = 0.0
-        for number, part in enumerate(_parts(chosen, self.settings.micro_batch_tokens)):
-            seed = rng.derive(self.seed, "dropout", self.step, number)
-            loss = self.task.loss(self._scores(part, seed), part) * (len(part) / len(chosen))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-            for name, parameter in self.optimizer.parameters.items():
-                if parameter.grad is not None:
-                    before = gradients.get(name)
-                    gradients[name] = parameter.grad if before is None else before.float() + parameter.grad
-                    parameter.grad = None
-        for name, parameter in self.optimizer.parameters.items():
-            if name not in gradients:
-                gradients[name] = torch.zeros_like(parameter)
+        chosen = [
+            item for i in order[within * size : (within + 1) * size].tolist() for item in self.groups[i]
+        ]
+        learned = {name: p for name, p in self.learned.items() if self._begins(name) <= self.step}
+        for name, parameter in self.learned.items():
+            parameter.requires_grad_(name in learned)
+        total, gradients = self._gradients(chosen, learned)
         norm = clip(gradients, self.settings.gradient_clip)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise RunError(
                 f"the loss is {total} and the norm of the gradient {norm} at step {self.step + 1:,}",
-                'lower adapt.tune.learning_rate, or set adapt.tune.precision = "float32"',
+                'lower tune.learning_rate, or set tune.precision = "float32"',
             )
         self.optimizer.step(gradients, self.plan.scale(self.step))
         self.step += 1
         self._sum += total
 
-    def _scores(self, items: Sequence[Item], dropout_seed: int) -> Float[Tensor, "N outputs"]:
-        packed = pack(
-            [item.encoded for item in items], self.visibility, token_types=self.model.config.token_types > 0
+    def _gradients(
+        self, chosen: Sequence[Item], learned: Mapping[str, Tensor]
+    ) -> tuple[float, dict[str, Tensor]]:
+        """The mean loss of a step, and its gradients, summed over parts that fit into memory."""
+        parts = in_parts(chosen, self.settings.micro_batch_tokens)
+        gradients: dict[str, Tensor] = {}
+        total = weight = 0.0
+        for number, part in enumerate(parts):
+            loss = self._loss(part, number)
+            total, weight = total + float(loss.total_nats.detach()), weight + float(loss.weight)
+            share = 1.0 if len(parts) > 1 else 1 / max(weight, 1e-12)  # narrow gradients are rounded once
+            (loss.total_nats * share).backward()  # type: ignore[no-untyped-call]
+            if self.settings.adversarial is not None:
+                again = functools.partial(self._total, part, number, share)
+                self.settings.adversarial.backward(self.net.model.embedding.weight, again)
+            for name, parameter in learned.items():
+                if parameter.grad is not None:
+                    before = gradients.get(name)
+                    gradients[name] = parameter.grad if before is None else before.float() + parameter.grad
+                    parameter.grad = None
+        for name, parameter in learned.items():
+            if name not in gradients:
+                gradients[name] = torch.zeros_like(parameter)
+        if len(parts) > 1:
+            torch._foreach_mul_(list(gradients.values()), 1 / max(weight, 1e-12))
+        return total / max(weight, 1e-12), gradients
+
+    def _total(self, part: Sequence[Item], number: int, share: float) -> Tensor:
+        return self._loss(part, number).total_nats * share
+
+    def _loss(self, part: Sequence[Item], number: int) -> Loss:
+        seed = rng.derive(self.seed, "dropout", self.step, number)
+        if not self.settings.consistency:
+            return self.task.loss(self.net, part, seed)
+        assert isinstance(self.task, ScoredTask)
+        one, other = self.net.scores(part, seed), self.net.scores(part, seed ^ 0x2545F491)
+        losses = self.task.loss_of(one, part), self.task.loss_of(other, part)
+        apart = self.settings.consistency * self.task.divergence(one, other, part)
+        return Loss(
+            total_nats=(losses[0].total_nats + losses[1].total_nats) / 2 + apart, weight=losses[0].weight
         )
-        hidden = hidden_states(self.model, packed.batch.to(self.device), dropout_seed)
-        scores: Tensor = self.head(hidden[0], packed, dropout_seed ^ 1)
-        return scores
+
+    def _begins(self, name: str) -> int:
+        """The step with which a weight begins to be learned."""
+        return round(self.settings.way.begins(name, self.net.model.config) * self.per_epoch)
 
     def _rules(self, masters: Mapping[str, Tensor]) -> list[Rule]:
-        """AdamW, with a learning rate for each layer where they differ."""
-        s, layers = self.settings, self.model.config.layers
-        groups: dict[float, dict[str, Tensor]] = {}
+        """AdamW, with a learning rate and a beginning for each layer where they differ."""
+        s, config = self.settings, self.net.model.config
+        usual = s.learning_rate or s.way.learning_rate
+        groups: dict[tuple[float, int], dict[str, Tensor]] = {}
         for name, master in masters.items():
             if name.startswith("head."):
-                rate = s.head_learning_rate or s.learning_rate
+                rate = s.head_learning_rate or usual
             else:
-                place = name.removeprefix("model.").split(".")
-                layer = (
-                    int(place[1]) + 1 if place[0] == "blocks" else 0 if "embedding" in name else layers + 1
-                )
-                rate = s.learning_rate * s.layer_decay ** (layers + 1 - layer)
-            groups.setdefault(rate, {})[name] = master
+                rate = usual * s.layer_decay ** (layers_of(config) + 1 - layer_of(name, config))
+            groups.setdefault((rate, self._begins(name)), {})[name] = master
         return [
-            AdamRule(group, learning_rate=rate, betas=(0.9, 0.999), weight_decay=s.weight_decay)
-            for rate, group in groups.items()
+            AdamRule(
+                group,
+                learning_rate=rate,
+                betas=(0.9, 0.999),
+                weight_decay=s.weight_decay,
+                begins_after=begins,
+            )
+            for (rate, begins), group in groups.items()
         ]
 
     # --- epochs -----------------------------------------------------------------------------------------------------
@@ -239,8 +293,8 @@ class Tuner:
         self._sum = 0.0
         facts: dict[str, Any] = {"epoch": len(self.losses), "loss": self.losses[-1]}
         if self.score is not None:
-            self.both.eval()
-            self.scores.append(self.score())
+            self.net.train(False)
+            self.scores.append(self.score(self.net))
             facts["score"] = self.scores[-1]
             if self.scores[-1] > max(self.scores[:-1], default=-math.inf):
                 self.best_epoch = len(self.scores)
@@ -273,35 +327,9 @@ class Tuner:
 
 
 @torch.no_grad()
-def scores_of(
-    model: Model, head: Head, items: Sequence[Item], visibility: Visibility
-) -> list[Float[np.ndarray, "... outputs"]]:
-    """Returns the scores of each item, or of each of its tokens; items of all lengths go side by side."""
-    was_training = model.training
-    model.eval()
-    head.eval()
-    device = next(model.parameters()).device
-    found: list[Any] = []
-    for part in _parts(items, PREDICTION_TOKENS):
-        packed = pack([item.encoded for item in part], visibility, token_types=model.config.token_types > 0)
-        scores = head(hidden_states(model, packed.batch.to(device))[0], packed).cpu().numpy()
-        if head.shape == "example":
-            found += list(scores)
-        else:
-            found += [scores[a:b] for a, b in zip(packed.starts.tolist(), packed.ends.tolist(), strict=True)]
-    model.train(was_training)
-    return found
-
-
-def _parts(items: Sequence[Item], most_tokens: int) -> list[Sequence[Item]]:
-    """Cuts items into runs of at most so many tokens, but one item at least."""
-    parts: list[list[Item]] = []
-    filled = most_tokens + 1
-    for item in items:
-        length = len(item.encoded.tokens)
-        if filled + length > most_tokens:
-            parts.append([])
-            filled = 0
-        parts[-1].append(item)
-        filled += length
-    return list(parts)
+def mean_loss(task: Task[Any], net: Net, items: Sequence[Item]) -> float:
+    """Returns the mean loss of items, without dropout."""
+    net.train(False)
+    losses = [task.loss(net, part) for part in in_parts(items, PREDICTION_TOKENS)]
+    weight = sum(float(loss.weight) for loss in losses)
+    return sum(float(loss.total_nats) for loss in losses) / max(weight, 1e-12)

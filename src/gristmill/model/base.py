@@ -14,7 +14,17 @@ from gristmill.model import ops
 from gristmill.model.config import ModelConfig
 from gristmill.model.visibility import Spans
 
-__all__ = ["Dropout", "KeysValues", "LayerNorm", "Memory", "Model", "RMSNorm", "is_matrix", "make_norm"]
+__all__ = [
+    "Dropout",
+    "KeysValues",
+    "LayerNorm",
+    "Linear",
+    "Memory",
+    "Model",
+    "RMSNorm",
+    "is_matrix",
+    "make_norm",
+]
 
 
 @runtime_checkable
@@ -124,6 +134,14 @@ class Dropout:
         return ops.dropout_add(
             torch.zeros_like(branch) if x is None else x, branch, self.rate, self.seed + self.uses
         )
+
+
+class Linear(nn.Linear):
+    """A linear layer of a block, computed as `ops.linear` does."""
+
+    def forward(self, input: Float[Tensor, "*N in"]) -> Float[Tensor, "*N out"]:
+        """Returns W x + b."""
+        return ops.linear(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):

@@ -26,6 +26,7 @@ from gristmill.model.base import (
     Dropout,
     KeysValues,
     LayerNorm,
+    Linear,
     Memory,
     Model,
     RMSNorm,
@@ -352,8 +353,8 @@ class Attention(nn.Module):
         self.scale = None if config.attention_scale else 1.0
         self.local = local
         inner = config.heads * config.head_size
-        self.qkv = nn.Linear(config.width, inner + 2 * config.kv_heads * config.head_size, bias=config.bias)
-        self.out = nn.Linear(inner, config.width, bias=config.bias)
+        self.qkv = Linear(config.width, inner + 2 * config.kv_heads * config.head_size, bias=config.bias)
+        self.out = Linear(inner, config.width, bias=config.bias)
         self.query_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_size, config.norm_epsilon) if config.qk_norm else None
 
@@ -366,7 +367,7 @@ class Attention(nn.Module):
         if self.query_norm is not None and self.key_norm is not None:
             gains = (self.query_norm.weight, self.key_norm.weight)
         q, k, v = ops.split_heads(
-            ops.linear(x, self.qkv.weight, self.qkv.bias),
+            self.qkv(x),
             heads=self.heads,
             kv_heads=self.kv_heads,
             gains=gains,
@@ -380,7 +381,8 @@ class Attention(nn.Module):
         y = ops.attend(
             q, k, v, mask=sight.mask, spans=sight.spans, bias=bias, scale=self.scale, shared=sight.shared
         )
-        return ops.linear(y, self.out.weight, self.out.bias)
+        gathered: Tensor = self.out(y)
+        return gathered
 
 
 @final
@@ -392,16 +394,16 @@ class CrossAttention(nn.Module):
         self.heads, self.kv_heads, self.head_size = config.heads, config.kv_heads, config.head_size
         self.scale = None if config.attention_scale else 1.0
         inner = config.heads * config.head_size
-        self.q = nn.Linear(config.width, inner, bias=config.bias)
-        self.kv = nn.Linear(config.width, 2 * config.kv_heads * config.head_size, bias=config.bias)
-        self.out = nn.Linear(inner, config.width, bias=config.bias)
+        self.q = Linear(config.width, inner, bias=config.bias)
+        self.kv = Linear(config.width, 2 * config.kv_heads * config.head_size, bias=config.bias)
+        self.out = Linear(inner, config.width, bias=config.bias)
 
     def keys_values(
         self, states: Float[Tensor, "B S D"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
         """Returns the keys and values of encoded positions."""
         B, S, _ = states.shape
-        kv = ops.linear(states, self.kv.weight, self.kv.bias).view(B, S, 2 * self.kv_heads, self.head_size)
+        kv = self.kv(states).view(B, S, 2 * self.kv_heads, self.head_size)
         k, v = kv.transpose(1, 2).chunk(2, dim=1)
         return k, v
 
@@ -415,11 +417,12 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Returns what each target position gathers from the source positions that it may see."""
         B, T, _ = x.shape
-        q = ops.linear(x, self.q.weight, self.q.bias).view(B, T, self.heads, self.head_size).transpose(1, 2)
+        q = self.q(x).view(B, T, self.heads, self.head_size).transpose(1, 2)
         if spans is None:
             spans = _everything(x[..., 0], keys.shape[2])
         y = ops.attend(q, keys, values, spans=spans, scale=self.scale, shared=shared)
-        return ops.linear(y, self.out.weight, self.out.bias)
+        gathered: Tensor = self.out(y)
+        return gathered
 
 
 @final
@@ -429,14 +432,15 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation, self.gated = config.activation, config.gated
-        self.up = nn.Linear(config.width, config.feed_forward * (2 if self.gated else 1), bias=config.bias)
-        self.down = nn.Linear(config.feed_forward, config.width, bias=config.bias)
+        self.up = Linear(config.width, config.feed_forward * (2 if self.gated else 1), bias=config.bias)
+        self.down = Linear(config.feed_forward, config.width, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Returns the layer's output for each position on its own."""
-        inner = ops.linear(x, self.up.weight, self.up.bias)
+        inner = self.up(x)
         inner = ops.gated(inner, self.activation) if self.gated else ops.activate(inner, self.activation)
-        return ops.linear(inner, self.down.weight, self.down.bias)
+        outer: Tensor = self.down(inner)
+        return outer
 
 
 @final

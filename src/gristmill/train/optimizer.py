@@ -122,9 +122,12 @@ class AdamRule(Rule):
         learning_rate: float,
         betas: tuple[float, float],
         weight_decay: float,
+        begins_after: int = 0,
     ) -> None:
+        """Takes the masters, and after how many steps of the optimizer they begin to be updated."""
         self.masters = dict(masters)
         self.learning_rate = learning_rate
+        self.begins_after = begins_after
         self.state = {
             f"{kind}.{n}": torch.zeros_like(m) for n, m in masters.items() for kind in ("mean", "square")
         }
@@ -144,6 +147,9 @@ class AdamRule(Rule):
 
     def step(self, gradients: Mapping[str, Tensor], scale: float, step: int) -> None:
         """Updates every master."""
+        step -= self.begins_after
+        if step < 1:
+            return
         for n, m in self.masters.items():
             m.grad = gradients[n].float()
             self._adam.state[m]["step"].fill_(step - 1)

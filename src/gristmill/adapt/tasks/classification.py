@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, Task
+from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
+from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.classes import confusion, label_report
 from gristmill.metrics.intervals import wilson_interval
@@ -42,10 +43,14 @@ class TextExample(Example):
         """The class."""
         return self.label or ""
 
+    def unlabelled(self) -> "TextExample":
+        """Returns the example without its class."""
+        return dataclasses.replace(self, label=None)
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(Task[TextExample]):
+class Classification(ScoredTask[TextExample]):
     """One class for each text, or pair of texts."""
 
     text: str | tuple[str, str] = "text"
@@ -109,10 +114,10 @@ class Classification(Task[TextExample]):
             found.append(Item(each, None if example.label is None else numbers[example.label], number))
         return found
 
-    def loss(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Float[Tensor, ""]:
-        """Returns the mean cross-entropy."""
+    def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
+        """Returns the cross-entropy of each example."""
         targets = torch.tensor([item.target for item in items], device=scores.device)
-        return F.cross_entropy(scores, targets)
+        return summed(F.cross_entropy(scores, targets, reduction="none"), weights_of(items, scores))
 
     def predictions(
         self,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, Task
+from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
 from gristmill.adapt.tasks.classification import encoded, texts_of
+from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.classes import label_set_report
 from gristmill.metrics.intervals import wilson_interval
@@ -44,10 +45,14 @@ class SetExample(Example):
         """The classes."""
         return "\n".join(self.labels or ())
 
+    def unlabelled(self) -> "SetExample":
+        """Returns the example without its classes."""
+        return dataclasses.replace(self, labels=None)
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiLabel(Task[SetExample]):
+class MultiLabel(ScoredTask[SetExample]):
     """Any number of classes for each text, or pair of texts."""
 
     text: str | tuple[str, str] = "text"
@@ -114,10 +119,17 @@ class MultiLabel(Task[SetExample]):
             found.append(Item(each, target, number))
         return found
 
-    def loss(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Float[Tensor, ""]:
-        """Returns the mean cross-entropy over examples and classes."""
+    def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
+        """Returns the mean cross-entropy over the classes, of each example."""
         targets = torch.from_numpy(np.stack([item.target for item in items])).to(scores.device)
-        return F.binary_cross_entropy_with_logits(scores, targets)
+        losses = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+        return summed(losses.mean(1), weights_of(items, scores))
+
+    def divergence(
+        self, scores: Float[Tensor, "N outputs"], other: Float[Tensor, "N outputs"], items: Sequence[Item]
+    ) -> Float[Tensor, ""]:
+        """Returns the mean of both Kullback-Leibler divergences of each class's probability, over the classes."""
+        return ((scores.sigmoid() - other.sigmoid()) * (scores - other)).mean(1).sum() / 2
 
     def predictions(
         self,

@@ -12,16 +12,18 @@ from typing import Any, final
 import numpy as np
 import scipy.stats
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
+from gristmill.adapt.heads import Head
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, Task
+from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
 from gristmill.adapt.tasks.classification import encoded, texts_of
+from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
+from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
 __all__ = ["RatedExample", "Similarity"]
@@ -39,10 +41,14 @@ class RatedExample(Example):
         """Both texts."""
         return "\n".join(self.texts)
 
+    def unlabelled(self) -> "RatedExample":
+        """Returns the example without its number."""
+        return dataclasses.replace(self, score=None)
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Similarity(Task[RatedExample]):
+class Similarity(ScoredTask[RatedExample]):
     """One number for each pair of texts."""
 
     text: tuple[str, str] = ("text1", "text2")
@@ -96,10 +102,20 @@ class Similarity(Task[RatedExample]):
             )
         ]
 
-    def loss(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Float[Tensor, ""]:
-        """Returns the mean squared error; the first of the two scores counts."""
+    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head:
+        """Returns a head with one score."""
+        return Head(config, 1, self.shape, dropout=dropout, seed=seed)
+
+    def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
+        """Returns the squared error of each example."""
         targets = torch.tensor([item.target for item in items], device=scores.device)
-        return F.mse_loss(scores[:, 0], targets)
+        return summed((scores[:, 0] - targets).square(), weights_of(items, scores))
+
+    def divergence(
+        self, scores: Float[Tensor, "N outputs"], other: Float[Tensor, "N outputs"], items: Sequence[Item]
+    ) -> Float[Tensor, ""]:
+        """Returns the squared differences."""
+        return (scores - other).square().sum()
 
     def predictions(
         self,

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, Task
+from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed
 from gristmill.adapt.tasks.classification import shares
+from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.entities import entities, entity_report, prefix_and_type, tag_report
 from gristmill.tokenizer import Tokenizer
@@ -48,15 +49,27 @@ class TaggedExample(Example):
     spans: bool
     """Whether it came with spans, and is to be answered with spans."""
 
+    document: str = ""
+    """What it is a part of, where the file says."""
+
     @property
     def key(self) -> str:
         """The text."""
         return self.text
 
+    @property
+    def group(self) -> str:
+        """The document, or the text."""
+        return self.document or self.text
+
+    def unlabelled(self) -> "TaggedExample":
+        """Returns the example without its tags."""
+        return dataclasses.replace(self, tags=None)
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tagging(Task[TaggedExample]):
+class Tagging(ScoredTask[TaggedExample]):
     """One tag for each word, or spans with a type each."""
 
     tokens: str = "tokens"
@@ -132,10 +145,17 @@ class Tagging(Task[TaggedExample]):
                 found.append(Item(encoded, (target, words), number))
         return found
 
-    def loss(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Float[Tensor, ""]:
-        """Returns the mean cross-entropy over words."""
-        targets = torch.from_numpy(np.concatenate([item.target[0] for item in items])).to(scores.device)
-        return F.cross_entropy(scores, targets, ignore_index=NOT_ASKED)
+    def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
+        """Returns the cross-entropy of each word."""
+        asked, targets, weights = _asked(items, scores.device)
+        return summed(F.cross_entropy(scores[asked], targets, reduction="none"), weights)
+
+    def divergence(
+        self, scores: Float[Tensor, "N outputs"], other: Float[Tensor, "N outputs"], items: Sequence[Item]
+    ) -> Float[Tensor, ""]:
+        """Returns the divergences of the words' scores."""
+        asked, _, _ = _asked(items, scores.device)
+        return super().divergence(scores[asked], other[asked], items)
 
     def predictions(
         self,
@@ -233,6 +253,18 @@ class Tagging(Task[TaggedExample]):
                     'mend this row, or set overlap = "longest"',
                 )
         return sorted(kept)
+
+
+def _asked(items: Sequence[Item], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of which tokens a tag is told, what it should be, and how much it counts."""
+    targets = np.concatenate([item.target[0] for item in items])
+    weights = np.repeat([item.weight for item in items], [len(item.target[0]) for item in items])
+    asked = np.flatnonzero(targets != NOT_ASKED)
+    return (
+        torch.from_numpy(asked).to(device),
+        torch.from_numpy(targets[asked]).to(device),
+        torch.from_numpy(weights[asked].astype(np.float32)).to(device),
+    )
 
 
 def words_of(text: str) -> tuple[tuple[int, int], ...]:
