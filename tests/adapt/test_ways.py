@@ -64,7 +64,7 @@ class Made:
 
     def items(self, net: Net, count: int = 64) -> list[Item]:
         task = Classification()
-        rows = [row for row in read_table(str(self.folder / "train.jsonl"))][:count]
+        rows = list(read_table(str(self.folder / "train.jsonl")))[:count]
         encoder = Encoder(self.tokenizer.vocabulary(), net.model.config, 40)
         return task.items(task.read(rows, labelled=True), self.tokenizer, encoder, sorted(CLASSES))
 
@@ -147,7 +147,9 @@ def test_the_weight_of_an_updated_layer_is_what_it_computes_with(made: Made, tmp
 @pytest.mark.shared_data
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("way", [SoftPrompts(tokens=3), Prefix(tokens=3)])
-def test_each_text_reads_the_vectors_and_no_other_text(made: Made, tmp_path: Path, family: str, way: Way) -> None:
+def test_each_text_reads_the_vectors_and_no_other_text(
+    made: Made, tmp_path: Path, family: str, way: Way
+) -> None:
     net = made.net(family)
     items = made.items(net, 6)
     net.train(False)
@@ -198,7 +200,9 @@ def test_frozen_layers_stay_as_they_are(made: Made, tmp_path: Path) -> None:
         {"adversarial": Adversarial(epsilon=0.5, moves=3)},
     ],
 )
-def test_what_was_killed_goes_on_to_the_same_bytes(made: Made, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_what_was_killed_goes_on_to_the_same_bytes(
+    made: Made, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     whole = tuner(made, made.net("bert"), tmp_path / "whole", epochs=3, **settings)
     whole.run()
     killed = tuner(made, made.net("bert"), tmp_path / "killed", epochs=3, checkpoint_seconds=1e-9, **settings)
@@ -296,5 +300,5 @@ def test_what_does_not_fit_is_said_before_training(made: Made, tmp_path: Path) -
         tuner(made, made.net("bert"), tmp_path, way=SoftPrompts(tokens=60))
     lstm = made.net("lstm")
     for way in (Lora(), SoftPrompts()):
-        with pytest.raises(InputError, match="for Transformers|read by Transformers"):
+        with pytest.raises(InputError, match=r"for Transformers|read by Transformers"):
             tuner(made, lstm, tmp_path, way=way)
