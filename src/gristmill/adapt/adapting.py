@@ -19,6 +19,7 @@ from torch import Tensor
 from gristmill.adapt.base import Base, load_base
 from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
 from gristmill.adapt.encoding import Encoder
+from gristmill.adapt.heads import Head
 from gristmill.adapt.net import Net
 from gristmill.adapt.task import Example, Item, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
@@ -43,6 +44,8 @@ __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
 KIND, FORMAT = "adapted", 1
 HEAD, PROMPT, TASK = "head.safetensors", "prompt.safetensors", "task.json"
+UPDATES = "updates.safetensors"
+"""What the way to adapt keeps beside the weights that it became part of: LoRA its A and B."""
 SHOWN_LEAKS, SHOWN_ERRORS = 20, 50
 
 
@@ -225,6 +228,8 @@ def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout:
     model = make_model(base.model.config, dropout=dropout)
     model.load_state_dict(base.model.state_dict())
     head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
+    if isinstance(head, Head):
+        head.begin_with(base.layer)
     return Net(model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head)
 
 
@@ -259,6 +264,9 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     for part, name in ((best.net.head, HEAD), (best.net.prompt, PROMPT)):
         if part is not None:
             write_tensors({key: p.detach() for key, p in part.state_dict().items()}, directory / name)
+    kept = recipe.tune.way.kept(best.learned)
+    if kept:
+        write_tensors({key: tensor.contiguous() for key, tensor in kept.items()}, directory / UPDATES)
     (directory / TOKENIZER).mkdir(exist_ok=True)
     base.tokenizer.save(directory / TOKENIZER)
     prompt = best.net.prompt

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gristmill.adapt.encoding import Item, Packed, in_parts, pack
 from gristmill.adapt.heads import Head
 from gristmill.adapt.prompts import SoftPrompt
+from gristmill.adapt.vectors import Vectors
 from gristmill.batch import Visibility
 from gristmill.model.base import Model
 from gristmill.model.transformer import Transformer
@@ -32,7 +33,7 @@ class Net:
     model: Model
     tokenizer: Tokenizer
     visibility: Visibility
-    head: Head | None = None
+    head: Head | Vectors | None = None
     """What gives scores; None for tasks whose answers the model writes itself."""
     prompt: SoftPrompt | None = None
     """Vectors that are read before each text."""

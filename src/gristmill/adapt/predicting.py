@@ -60,7 +60,7 @@ class Predictor:
             InputError: the directory is something else.
             CorruptArtifact: a file was changed or cut off.
         """
-        artifact = open_artifact(directory, KIND)
+        self.artifact = artifact = open_artifact(directory, KIND)
         stored = from_dict(_Stored, json.loads((artifact.path / TASK).read_text(encoding="utf-8")))
         self.task, self.outputs = stored.task, stored.outputs
         model = load_model(artifact.path, dtype=dtype, device=device)

@@ -15,6 +15,7 @@ from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.adapt.vectors import Vectors
 from gristmill.batch import Loss
 from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
@@ -109,7 +110,9 @@ class Task(abc.ABC, Generic[E]):
             InputError: a label is none of the outputs.
         """
 
-    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head | None:
+    def head(
+        self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int
+    ) -> Head | Vectors | None:
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
