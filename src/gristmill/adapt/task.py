@@ -21,7 +21,7 @@ from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+__all__ = ["Example", "Figure", "Item", "Mistake", "Result", "ScoredTask", "Task", "summed", "weights_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,17 @@ class Result(NamedTuple):
     """Class by class, for people."""
     confusion: Mapping[str, Mapping[str, int]] | None = None
     """True class -> predicted class -> how often, where that is a question."""
+
+
+class Mistake(NamedTuple):
+    """An example of which something else is said than what was expected, for people to look at."""
+
+    place: str
+    text: str
+    expected: str
+    said: str
+    probability: float | None = None
+    """How sure the model is of what it says."""
 
 
 E = TypeVar("E", bound=Example)
@@ -133,6 +144,10 @@ class Task(abc.ABC, Generic[E]):
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how good predictions are, for examples with labels."""
+
+    def mistakes(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """Returns what is not as it should be, the worst first; none where that is no question of right and wrong."""
+        return []
 
 
 class ScoredTask(Task[E]):

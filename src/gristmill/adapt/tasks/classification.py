@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.classes import confusion, label_report
@@ -151,6 +151,17 @@ class Classification(ScoredTask[TextExample]):
                 for label, row in zip(report.labels, confusion(true, said, report.labels), strict=True)
             },
         )
+
+    def mistakes(
+        self, examples: Sequence[TextExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the examples of which another class is told, the surest first: among them are wrong labels."""
+        found = [
+            Mistake(example.place, example.key, str(example.label), each["label"], each["probability"])
+            for example, each in zip(examples, predictions, strict=True)
+            if each["label"] != example.label
+        ]
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 def texts_of(row: Row, columns: str | tuple[str, str]) -> tuple[str, ...]:
