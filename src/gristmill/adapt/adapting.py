@@ -74,6 +74,13 @@ class AdaptRecipe:
             raise InputError(
                 f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"'
             )
+        if self.data.train is None and self.tune.epochs:
+            raise InputError('"data.train" is missing', "or set tune.epochs = 0, which learns nothing")
+        if not self.tune.epochs and not self.task.untrained:
+            raise InputError(
+                "tune.epochs = 0, but this task answers nothing before it has learned",
+                'set tune.epochs, or task.name = "prompted"',
+            )
 
 
 class Splits(NamedTuple):
@@ -117,7 +124,7 @@ def prepare(recipe: AdaptRecipe) -> Splits:
     rows = read_split(recipe.data)
     task = recipe.task
     train, valid, test = (task.read(each, labelled=True) for each in rows)
-    if not valid:
+    if not valid and train:
         train, valid = divided(train, _group, _kind, recipe.data.valid_fraction, recipe.seed)
     if recipe.data.per_class is not None:
         train = some_of_each(train, _kind, recipe.data.per_class, recipe.seed)
@@ -144,6 +151,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         return made
     for leak in splits.leaks[:3]:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    recipe = dataclasses.replace(recipe, task=recipe.task.settled(splits.train, recipe.seed))
     recipe.task.check(base.model.config, base.tokenizer)
     items = _Items(
         *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
@@ -199,7 +207,7 @@ def _train(
 
     tuner = Tuner(
         directory=scratch / f"seed-{seed}", net=net, task=task, items=task.prepared(net, items.train),
-        settings=recipe.tune, seed=seed, score=score, note=note,
+        settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
@@ -212,7 +220,9 @@ def _train(
     final.train(False)
     valid = _judged(task, final, items.valid, splits.valid, splits.outputs)
     test = _judged(task, final, items.test, splits.test, splits.outputs) if splits.test else None
-    value = tuned.scores[tuned.best_epoch - 1] if by == "loss" else _chosen(valid, by)
+    value = 0.0
+    if splits.valid:
+        value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
     return _Trained(
         seed, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
     )
@@ -222,13 +232,16 @@ def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout:
     model = make_model(base.model.config, dropout=dropout)
     model.load_state_dict(base.model.state_dict())
     head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
-    return Net(model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head)
+    return Net(
+        model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head,
+        reads_prompts=recipe.task.reads_prompts,
+    )  # fmt: skip
 
 
 def _judged(
     task: Task[Any], net: Net, items: Sequence[Item], examples: Sequence[Any], outputs: Sequence[str]
 ) -> Result:
-    return task.result(examples, task.answers(net, items, examples, outputs))
+    return task.result(examples, task.answers(net, items, examples, outputs)) if examples else Result({})
 
 
 def _chosen(result: Result, by: str | None) -> float:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class DataSettings:
     """The files of a task."""
 
-    train: str
+    train: str | None = None
     """Examples to learn from: a file, a folder or a glob of .jsonl, .json, .csv, .tsv, .parquet or .conll."""
     valid: str | None = None
     """Examples by which the best epoch is chosen; by default some of `train`."""
@@ -33,6 +33,13 @@ class DataSettings:
     """Share of `train` that is held out where `valid` is not given: of each class, and of a text all copies."""
     per_class: Positive | None = None
     """No more training examples of each class than these, drawn at random with the seed: what few labels are worth."""
+
+    def __post_init__(self) -> None:
+        if self.train is None and self.test is None:
+            raise InputError(
+                '"data.train" is missing',
+                "name a file of labelled examples; with tune.epochs = 0 data.test alone will do",
+            )
 
 
 class Split(NamedTuple):

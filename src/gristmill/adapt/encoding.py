@@ -66,7 +66,7 @@ class Encoder:
                 f"adapt.maximum_tokens = {maximum_tokens}, but the model reads {config.maximum_positions}",
                 f"set adapt.maximum_tokens to {config.maximum_positions} or less",
             )
-        self.maximum_tokens = maximum_tokens
+        self.maximum_tokens, self.kind = maximum_tokens, config.kind
         self._outer = frame(vocabulary.special, config.kind)
         self._between = document_frame(vocabulary.special, config.kind).after
 

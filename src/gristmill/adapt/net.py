@@ -36,6 +36,8 @@ class Net:
     """What gives scores; None for tasks whose answers the model writes itself."""
     prompt: SoftPrompt | None = None
     """Vectors that are read before each text."""
+    reads_prompts: bool = False
+    """Whether a task without a head computes with `hidden`, so that they reach it."""
 
     @property
     def device(self) -> torch.device:

@@ -23,7 +23,7 @@ from gristmill.metrics.classes import confusion, label_report
 from gristmill.metrics.intervals import wilson_interval
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Classification", "TextExample", "encoded", "shares", "texts_of"]
+__all__ = ["Classification", "TextExample", "encoded", "likeliest_class", "shares", "texts_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,11 +127,7 @@ class Classification(ScoredTask[TextExample]):
         outputs: Sequence[str],
     ) -> list[Mapping[str, Any]]:
         """Returns the likeliest class of each example, and the share of the softmax that it has."""
-        found: list[Mapping[str, Any]] = []
-        for row in shares(np.stack(scores)):
-            best = int(row.argmax())
-            found.append({"label": outputs[best], "probability": float(row[best])})
-        return found
+        return likeliest_class(np.stack(scores), outputs)
 
     def result(self, examples: Sequence[TextExample], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns accuracy, and F1 on macro and weighted average."""
@@ -189,6 +185,17 @@ def encoded(examples: Sequence[WithTexts], tokenizer: Tokenizer, encoder: Encode
     if len(sides) == 1:
         return [encoder.text(tokens) for tokens in sides[0]]
     return [encoder.pair(one, other) for one, other in zip(*sides, strict=True)]
+
+
+def likeliest_class(
+    scores: Float[np.ndarray, "N outputs"], outputs: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Returns the class with the highest score of each example, and the share of the softmax that it has."""
+    found: list[Mapping[str, Any]] = []
+    for row in shares(scores):
+        best = int(row.argmax())
+        found.append({"label": outputs[best], "probability": float(row[best])})
+    return found
 
 
 def shares(scores: Float[np.ndarray, "N outputs"]) -> Float[np.ndarray, "N outputs"]:
