@@ -205,6 +205,7 @@ def _train(
         )
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
+    task.begin(net, items.train)
     tuner = Tuner(
         directory=scratch / f"seed-{seed}", net=net, task=task, items=task.prepared(net, items.train),
         settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,

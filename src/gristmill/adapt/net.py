@@ -91,6 +91,18 @@ class Net:
         return scores
 
     @torch.no_grad()
+    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
+        """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
+        head = self.head
+        assert head is not None
+        self.train(False)
+        found = []
+        for part in in_parts(items, PREDICTION_TOKENS):
+            packed = self.pack(part)
+            found.append(head.features(self.hidden(packed), packed).cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
     def scores_of(self, items: Sequence[Item]) -> list[Float[np.ndarray, "... outputs"]]:
         """Returns the scores of each item, or of each of its tokens, however many items there are."""
         assert self.head is not None

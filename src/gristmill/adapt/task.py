@@ -122,6 +122,10 @@ class Task(abc.ABC, Generic[E]):
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
+    def begin(self, net: Net, items: Sequence[Item]) -> None:
+        """Gives the head its first weights in place, where they depend on the training examples."""
+        return None
+
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
         return list(items)
