@@ -124,6 +124,8 @@ def prepare(recipe: AdaptRecipe) -> Splits:
     rows = read_split(recipe.data)
     task = recipe.task
     train, valid, test = (task.read(each, labelled=True) for each in rows)
+    if recipe.data.test_fraction is not None:
+        train, test = divided(train, _group, _kind, recipe.data.test_fraction, recipe.seed ^ 1)
     if not valid and train:
         train, valid = divided(train, _group, _kind, recipe.data.valid_fraction, recipe.seed)
     if recipe.data.per_class is not None:
@@ -192,17 +194,18 @@ def _train(
     net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
     by = recipe.choose_by or task.chosen_by
 
+    named = by
+
     def score(now: Net) -> float:
+        nonlocal named
         if by == "loss":
             return -mean_loss(task, now, items.valid)
-        return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs), by)
+        result = _judged(task, now, items.valid, splits.valid, splits.outputs)
+        named = by or next(iter(result.figures))
+        return _chosen(result, by)
 
     def note(facts: Mapping[str, Any]) -> None:
-        shown = (
-            f"validation loss {-facts['score']:.4f}"
-            if by == "loss"
-            else f"{by or 'score'} {facts['score']:.4f}"
-        )
+        shown = f"validation loss {-facts['score']:.4f}" if by == "loss" else f"{named} {facts['score']:.4f}"
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
     task.begin(net, items.train)

@@ -31,6 +31,8 @@ class DataSettings:
     """Examples that are looked at once, at the end; nothing is chosen by them."""
     valid_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
     """Share of `train` that is held out where `valid` is not given: of each class, and of a text all copies."""
+    test_fraction: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Share of `train` that is held out to be judged by, where `test` is not given; by default none."""
     per_class: Positive | None = None
     """No more training examples of each class than these, drawn at random with the seed: what few labels are worth."""
 
@@ -40,6 +42,8 @@ class DataSettings:
                 '"data.train" is missing',
                 "name a file of labelled examples; with tune.epochs = 0 data.test alone will do",
             )
+        if self.test is not None and self.test_fraction is not None:
+            raise InputError("data.test and data.test_fraction both say what is judged by", "leave one out")
 
 
 class Split(NamedTuple):

@@ -31,9 +31,8 @@ from gristmill.model.base import is_matrix
 from gristmill.model.checkpoint import read_tensors, write_tensors
 from gristmill.train import state
 from gristmill.train.hardware import has_bfloat16_units
-from gristmill.train.optimizer import AdamRule, Optimizer, Rule
+from gristmill.train.optimizer import AdamRule, Optimizer, Rule, norm_of, shrunk
 from gristmill.train.schedule import Plan
-from gristmill.train.trainer import clip
 
 __all__ = ["TuneSettings", "Tuned", "Tuner", "mean_loss"]
 
@@ -208,13 +207,13 @@ class Tuner:
         for name, parameter in self.learned.items():
             parameter.requires_grad_(name in learned)
         total, gradients = self._gradients(chosen, learned)
-        norm = clip(gradients, self.settings.gradient_clip)
+        norm = norm_of(gradients)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise RunError(
                 f"the loss is {total} and the norm of the gradient {norm} at step {self.step + 1:,}",
                 'lower tune.learning_rate, or set tune.precision = "float32"',
             )
-        self.optimizer.step(gradients, self.plan.scale(self.step))
+        self.optimizer.step(gradients, self.plan.scale(self.step), shrunk(norm, self.settings.gradient_clip))
         self.step += 1
         self._sum += total
 
