@@ -101,6 +101,13 @@ class AdaptRecipe:
             raise InputError(
                 f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"'
             )
+        if self.data.train is None and self.tune.epochs:
+            raise InputError('"data.train" is missing', "or set tune.epochs = 0, which learns nothing")
+        if not self.tune.epochs and not self.task.untrained:
+            raise InputError(
+                "tune.epochs = 0, but this task answers nothing before it has learned",
+                'set tune.epochs, or task.name = "prompted"',
+            )
 
 
 class Splits(NamedTuple):
@@ -156,7 +163,7 @@ def prepare(recipe: AdaptRecipe) -> Splits:
         group = lambda example: of_place(example.place)  # noqa: E731
     if data.test_fraction is not None:
         train, test = divided(train, group, _kind, data.test_fraction, recipe.seed ^ 1)
-    if not valid:
+    if not valid and train:
         train, valid = divided(train, group, _kind, data.valid_fraction, recipe.seed)
     kept, found = _without_leaks(data, [train, valid, test], group)
     dropped = len(train) + len(valid) - len(kept[0]) - len(kept[1])
@@ -231,6 +238,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         say(note)
     for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    recipe = dataclasses.replace(recipe, task=recipe.task.settled(splits.train, recipe.seed))
     recipe.task.check(base.model.config, base.tokenizer)
     items = _all_items(recipe, base, splits)
     if recipe.curve is not None:
@@ -437,7 +445,9 @@ def _train(
     if splits.test:
         asked = splits.test
         test, answers = _judged(task, final, items.test, asked, splits.outputs)
-    value = tuned.scores[tuned.best_epoch - 1] if by == "loss" else _chosen(valid, by)
+    value = 0.0
+    if splits.valid:
+        value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
     net = dataclasses.replace(final, model=base.model)
     return _Trained(seed, tuned, value, valid, test, net, weights, learned, task.mistakes(asked, answers))
 
@@ -449,6 +459,7 @@ def _tuner(
     """What trains one model; it looks at no test examples."""
     task, by = recipe.task, recipe.choose_by or recipe.task.chosen_by
     net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
+    task.begin(net, items.train)
 
     def score(now: Net) -> float:
         if by == "loss":
@@ -457,7 +468,7 @@ def _tuner(
 
     return Tuner(
         directory=directory, net=net, task=task, items=task.prepared(net, items.train),
-        settings=recipe.tune, seed=seed, score=score, note=note,
+        settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
 
 
@@ -467,12 +478,17 @@ def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout:
     head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
     if isinstance(head, Head):
         head.begin_with(base.layer)
-    return Net(model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head)
+    return Net(
+        model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head,
+        reads_prompts=recipe.task.reads_prompts,
+    )  # fmt: skip
 
 
 def _judged(
     task: Task[Any], net: Net, items: Sequence[Item], examples: Sequence[Any], outputs: Sequence[str]
 ) -> tuple[Result, Sequence[Mapping[str, Any]]]:
+    if not examples:
+        return Result({}), []
     answers = task.answers(net, items, examples, outputs)
     return task.result(examples, answers), answers
 

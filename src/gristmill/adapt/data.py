@@ -35,7 +35,7 @@ T = TypeVar("T")
 class DataSettings:
     """The files of a task."""
 
-    train: str
+    train: str | None = None
     """Examples to learn from: a file, a folder or a glob of .jsonl, .json, .csv, .tsv, .parquet or .conll."""
     valid: str | None = None
     """Examples by which the best epoch is chosen; by default some of `train`."""
@@ -54,6 +54,11 @@ class DataSettings:
     stays what it is."""
 
     def __post_init__(self) -> None:
+        if self.train is None and self.test is None:
+            raise InputError(
+                '"data.train" is missing',
+                "name a file of labelled examples; with tune.epochs = 0 data.test alone will do",
+            )
         if self.test is not None and self.test_fraction is not None:
             raise InputError("data.test and data.test_fraction both say what is judged by", "leave one out")
 

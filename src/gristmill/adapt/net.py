@@ -37,6 +37,8 @@ class Net:
     """What gives scores; None for tasks whose answers the model writes itself."""
     prompt: SoftPrompt | None = None
     """Vectors that are read before each text."""
+    reads_prompts: bool = False
+    """Whether a task without a head computes with `hidden`, so that they reach it."""
 
     @property
     def device(self) -> torch.device:
@@ -90,9 +92,21 @@ class Net:
         return scores
 
     @torch.no_grad()
+    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
+        """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
+        head = self.head
+        assert head is not None
+        self.train(False)
+        found = []
+        for part in in_parts(items, PREDICTION_TOKENS):
+            packed = self.pack(part)
+            found.append(head.features(self.hidden(packed), packed).cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
     def scores_of(self, items: Sequence[Item]) -> list[Float[np.ndarray, "... outputs"]]:
         """Returns the scores of each item, or of each of its tokens, however many items there are."""
-        assert self.head is not None
+        assert isinstance(self.head, Head)
         found: list[Any] = []
         for part in in_parts(items, PREDICTION_TOKENS):
             scores = self.scores(part).cpu().numpy()

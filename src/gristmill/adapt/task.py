@@ -80,6 +80,7 @@ class Mistake(NamedTuple):
 
 
 E = TypeVar("E", bound=Example)
+T = TypeVar("T", bound="Task[Any]")
 
 
 class Task(abc.ABC, Generic[E]):
@@ -87,6 +88,10 @@ class Task(abc.ABC, Generic[E]):
 
     chosen_by: ClassVar[str | None] = None
     """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
+    reads_prompts: ClassVar[bool] = False
+    """Whether a task without a head computes with `Net.hidden`, so that learned vectors before the text reach it."""
+    untrained: ClassVar[bool] = False
+    """Whether it answers as the model came, so that nothing needs to be learned."""
 
     @abc.abstractmethod
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[E]:
@@ -103,6 +108,10 @@ class Task(abc.ABC, Generic[E]):
         Raises:
             InputError: there is nothing to learn.
         """
+
+    def settled(self: T, examples: Sequence[Any], seed: int) -> T:
+        """Returns the task with what it needs to know of the training examples, so that its settings say all that it does."""
+        return self
 
     def check(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         """Looks whether a model can do it, before anything is trained.
@@ -125,6 +134,10 @@ class Task(abc.ABC, Generic[E]):
         self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int
     ) -> Head | Vectors | None:
         """Returns what gives scores; None for a task whose answers the model writes itself."""
+        return None
+
+    def begin(self, net: Net, items: Sequence[Item]) -> None:
+        """Gives the head its first weights in place, where they depend on the training examples."""
         return None
 
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:

@@ -44,8 +44,8 @@ Share = Annotated[float, Interval(ge=0, lt=1)]
 class TuneSettings:
     """How a model is fine-tuned."""
 
-    epochs: Positive = 4
-    """Passes over the training examples."""
+    epochs: Annotated[int, Ge(0)] = 4
+    """Passes over the training examples; 0 asks a task that needs no training what it knows."""
     batch_examples: Positive = 32
     """Examples in a step."""
     micro_batch_tokens: Positive = 16384
