@@ -95,7 +95,7 @@ class Net:
     def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
         """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
         head = self.head
-        assert head is not None
+        assert isinstance(head, Head)
         self.train(False)
         found = []
         for part in in_parts(items, PREDICTION_TOKENS):
