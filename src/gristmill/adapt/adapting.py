@@ -35,7 +35,7 @@ from gristmill.adapt.data import (
 )
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
-from gristmill.adapt.net import Net
+from gristmill.adapt.net import Net, narrow
 from gristmill.adapt.searching import SearchSettings, applied, dimensions, search
 from gristmill.adapt.task import Example, Item, Mistake, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
@@ -55,6 +55,7 @@ from gristmill.errors import InputError, did_you_mean
 from gristmill.generate.load import TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
+from gristmill.train.trainer import pick_device
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
@@ -433,11 +434,13 @@ def _train(
     tuner = _tuner(recipe, base, splits, items, seed, scratch / f"seed-{seed}", note)
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
-    weights = recipe.tune.way.plain(base.model.state_dict(), learned)
+    weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
     plain = make_model(base.model.config)
     plain.load_state_dict(dict(weights))
     if tuner.net.prompt is not None:
         tuner.net.prompt.install(plain)
+    plain.to(tuner.net.device)
+    narrow(plain, recipe.tune.precision)  # judged as it will be used
     final = dataclasses.replace(tuner.net, model=plain)
     final.train(False)
     valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
@@ -478,6 +481,10 @@ def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout:
     head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
     if isinstance(head, Head):
         head.begin_with(base.layer)
+    device = pick_device(recipe.tune.device)
+    model.to(device)
+    if head is not None:
+        head.to(device)
     return Net(
         model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head,
         reads_prompts=recipe.task.reads_prompts,
@@ -521,7 +528,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     save_model(directory, base.model.config, best.weights)
     for part, name in ((best.net.head, HEAD), (best.net.prompt, PROMPT)):
         if part is not None:
-            write_tensors({key: p.detach() for key, p in part.state_dict().items()}, directory / name)
+            write_tensors({key: p.detach().cpu() for key, p in part.state_dict().items()}, directory / name)
     kept = recipe.tune.way.kept(best.learned)
     if kept:
         write_tensors({key: tensor.contiguous() for key, tensor in kept.items()}, directory / UPDATES)
@@ -532,7 +539,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
         directory / TASK,
         {
             "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
-            "visibility": base.visibility.value,
+            "visibility": base.visibility.value, "precision": recipe.tune.precision,
             "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
         },
     )  # fmt: skip

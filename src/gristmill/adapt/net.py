@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,13 +14,17 @@ from gristmill.adapt.heads import Head
 from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.vectors import Vectors
 from gristmill.batch import Visibility
-from gristmill.model.base import Model
+from gristmill.model.base import Model, is_matrix
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
 from gristmill.objectives.base import hidden_states
 from gristmill.tokenizer import Tokenizer
+from gristmill.train.hardware import has_bfloat16_units
 
-__all__ = ["PREDICTION_TOKENS", "Net"]
+__all__ = ["PREDICTION_TOKENS", "Net", "Precision", "narrow"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""In which layers compute; "auto" is bfloat16 where the processor has units for it."""
 
 PREDICTION_TOKENS = 8192
 """Positions in a pass without gradient."""
@@ -116,3 +120,12 @@ class Net:
                 ends = np.cumsum([len(item.encoded.tokens) for item in part])
                 found += np.split(scores, ends[:-1])
         return found
+
+
+def narrow(model: Model, precision: Precision) -> None:
+    """Stores the matrices of a model's blocks as a precision wants them, in place."""
+    device = next(model.parameters()).device
+    if precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)):
+        for name, parameter in model.named_parameters():
+            if is_matrix(name, parameter):
+                parameter.data = parameter.data.to(torch.bfloat16)
