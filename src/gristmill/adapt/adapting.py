@@ -98,6 +98,8 @@ class _Trained(NamedTuple):
     """One seed's model, and how good it is."""
 
     seed: int
+    task: Task[Any]
+    """With what was learned for it from the validation examples, such as a threshold."""
     tuned: Tuned
     score: float
     valid: Result
@@ -210,11 +212,14 @@ def _train(
         tuner.net.prompt.install(plain)
     final = dataclasses.replace(tuner.net, model=plain)
     final.train(False)
-    valid = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    said = task.answers(final, items.valid, splits.valid, splits.outputs)
+    valid = task.result(splits.valid, said)
+    if (settled := task.settled(splits.valid, said)) is not task:
+        task, valid = settled, _judged(settled, final, items.valid, splits.valid, splits.outputs)
     test = _judged(task, final, items.test, splits.test, splits.outputs) if splits.test else None
     value = tuned.scores[tuned.best_epoch - 1] if by == "loss" else _chosen(valid, by)
     return _Trained(
-        seed, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
+        seed, task, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
     )
 
 
@@ -262,7 +267,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     write_json(
         directory / TASK,
         {
-            "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
+            "task": to_dict(best.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
             "visibility": base.visibility.value,
             "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
         },

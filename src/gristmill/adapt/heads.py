@@ -5,7 +5,8 @@
     decoders      examples: linear without bias on the last token                     tokens: linear
     others        examples: linear on the mean of all positions                       tokens: linear
 
-So what is fine-tuned here loads into `BertForSequenceClassification` and its like.
+So what is fine-tuned here loads into `BertForSequenceClassification` and its like. One shape has no stock class: of places,
+linear on the states at some positions of an example, one behind the other (Baldini Soares et al. 2019, arXiv:1906.03158).
 """
 
 from typing import Literal, final
@@ -21,8 +22,8 @@ from gristmill.model.config import ModelConfig
 
 __all__ = ["Head", "Shape"]
 
-Shape = Literal["example", "token"]
-"""What scores are given for: an example, or each of its tokens."""
+Shape = Literal["example", "token", "places"]
+"""What scores are given for: an example, each of its tokens, or an example by what stands at some places of it."""
 
 SPREAD = 0.02
 """Standard deviation of new weights, as in BERT."""
@@ -32,18 +33,33 @@ SPREAD = 0.02
 class Head(nn.Module):
     """Scores from hidden states."""
 
-    def __init__(self, config: ModelConfig, outputs: int, shape: Shape, *, dropout: float, seed: int) -> None:
-        """Takes the model's config, how many scores there are and for what, and the seed of the new weights."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        outputs: int,
+        shape: Shape,
+        *,
+        dropout: float,
+        seed: int,
+        places: int = 1,
+    ) -> None:
+        """Takes the model's config, how many scores there are, for what (of how many places), and the new weights' seed."""
         super().__init__()
         D, family = config.width, config.family
         self.shape, self.dropout = shape, dropout
         self.pooling = {"bert": "first", "modernbert": "first"}.get(
             family, "last" if config.kind == "decoder" else "mean"
         )
-        has_layer = family == "modernbert" or (family == "bert" and shape == "example")
+        has_layer = shape != "places" and (
+            family == "modernbert" or (family == "bert" and shape == "example")
+        )
         self.dense = nn.Linear(D, D, bias=family == "bert") if has_layer else None
-        self.norm = nn.LayerNorm(D, eps=config.norm_epsilon, bias=False) if family == "modernbert" else None
-        self.out = nn.Linear(D, outputs, bias=not (config.kind == "decoder" and shape == "example"))
+        self.norm = (
+            nn.LayerNorm(D, eps=config.norm_epsilon, bias=False)
+            if has_layer and family == "modernbert"
+            else None
+        )
+        self.out = nn.Linear(D * places, outputs, bias=not (config.kind == "decoder" and shape == "example"))
         generator = torch.Generator().manual_seed(rng.derive(seed, "head"))
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -59,6 +75,8 @@ class Head(nn.Module):
         x = hidden.float()
         if self.shape == "example":
             x = self._pooled(x, packed)
+        elif self.shape == "places":
+            x = x[packed.places.to(x.device)].flatten(1)
         if self.dense is not None:
             x = self.dense(x)
             x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))

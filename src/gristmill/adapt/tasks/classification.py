@@ -153,7 +153,7 @@ class Classification(ScoredTask[TextExample]):
         )
 
 
-def texts_of(row: Row, columns: str | tuple[str, str]) -> tuple[str, ...]:
+def texts_of(row: Row, columns: str | tuple[str, ...]) -> tuple[str, ...]:
     """Returns the texts of a row.
 
     Raises:
