@@ -137,6 +137,8 @@ class _Trained(NamedTuple):
     """One seed's model, and how good it is."""
 
     seed: int
+    task: Task[Any]
+    """With what was learned for it from the validation examples, such as a threshold."""
     tuned: Tuned
     score: float
     valid: Result
@@ -444,6 +446,9 @@ def _train(
     final = dataclasses.replace(tuner.net, model=plain)
     final.train(False)
     valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    if (calibrated := task.calibrated(splits.valid, answers)) is not task:
+        task = calibrated
+        valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
     test, asked = None, splits.valid
     if splits.test:
         asked = splits.test
@@ -452,7 +457,9 @@ def _train(
     if splits.valid:
         value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
     net = dataclasses.replace(final, model=base.model)
-    return _Trained(seed, tuned, value, valid, test, net, weights, learned, task.mistakes(asked, answers))
+    return _Trained(
+        seed, task, tuned, value, valid, test, net, weights, learned, task.mistakes(asked, answers)
+    )
 
 
 def _tuner(
@@ -538,7 +545,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     write_json(
         directory / TASK,
         {
-            "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
+            "task": to_dict(best.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
             "visibility": base.visibility.value, "precision": recipe.tune.precision,
             "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
         },

@@ -38,6 +38,8 @@ class Encoded:
     """Where the second text begins; behind the last token where there is none."""
     cut: int
     """How many tokens did not fit."""
+    places: tuple[int, ...] = ()
+    """What a head reads that reads some positions only."""
 
 
 class Item(NamedTuple):
@@ -68,12 +70,17 @@ class Encoder:
             )
         self.maximum_tokens, self.kind = maximum_tokens, config.kind
         self._outer = frame(vocabulary.special, config.kind)
-        self._between = document_frame(vocabulary.special, config.kind).after
+        self.between = document_frame(vocabulary.special, config.kind).after
 
     @property
     def room(self) -> int:
         """The most tokens of one text that fit."""
         return self.maximum_tokens - self._outer.size
+
+    @property
+    def pair_room(self) -> int:
+        """The most tokens of two texts together that fit."""
+        return self.room - len(self.between)
 
     def text(self, tokens: Sequence[int]) -> Encoded:
         """Returns one text between its special tokens."""
@@ -85,11 +92,11 @@ class Encoder:
     def pair(self, one: Sequence[int], other: Sequence[int]) -> Encoded:
         """Returns two texts with special tokens around and between them."""
         before, after = self._outer.before, self._outer.after
-        room = self.maximum_tokens - len(before) - len(self._between) - len(after)
+        room = self.pair_room
         half = (room + (len(one) > len(other))) // 2
         of_one = max(half, room - len(other))
         kept = one[:of_one], other[: room - min(len(one), of_one)]
-        head = (*before, *kept[0], *self._between)
+        head = (*before, *kept[0], *self.between)
         cut = len(one) + len(other) - len(kept[0]) - len(kept[1])
         return Encoded((*head, *kept[1], *after), len(before), len(head), cut)
 
@@ -104,6 +111,8 @@ class Packed(NamedTuple):
     """Behind its last token."""
     firsts: Int[Tensor, " N"]
     """Where its text begins, behind the special tokens."""
+    places: Int[Tensor, "N K"]
+    """What of it a head reads that reads some positions only."""
 
 
 def pack(examples: Sequence[Encoded], visibility: Visibility, *, token_types: bool) -> Packed:
@@ -128,7 +137,8 @@ def pack(examples: Sequence[Encoded], visibility: Visibility, *, token_types: bo
         token_types=types,
     )
     firsts = starts + np.array([each.first for each in examples])
-    return Packed(batch, torch.from_numpy(starts), torch.from_numpy(ends), torch.from_numpy(firsts))
+    places = starts[:, None] + np.array([each.places for each in examples], dtype=np.int64)
+    return Packed(batch, *map(torch.from_numpy, (starts, ends, firsts, places)))
 
 
 def in_parts(items: Sequence[Item], most_tokens: int) -> list[list[Item]]:

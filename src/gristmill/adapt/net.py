@@ -114,11 +114,11 @@ class Net:
         found: list[Any] = []
         for part in in_parts(items, PREDICTION_TOKENS):
             scores = self.scores(part).cpu().numpy()
-            if self.head.shape == "example":
-                found += list(scores)
-            else:
+            if self.head.shape == "token":
                 ends = np.cumsum([len(item.encoded.tokens) for item in part])
                 found += np.split(scores, ends[:-1])
+            else:
+                found += list(scores)
         return found
 
 

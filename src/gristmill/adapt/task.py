@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
@@ -21,7 +21,22 @@ from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Mistake", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+__all__ = [
+    "NO_CHANCE",
+    "Example",
+    "Figure",
+    "Item",
+    "Mistake",
+    "Result",
+    "ScoredTask",
+    "Task",
+    "side_by_side",
+    "summed",
+    "weights_of",
+]
+
+NO_CHANCE = -1e9
+"""The score of what can't be; finite, so that no difference of two is undefined."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +169,15 @@ class Task(abc.ABC, Generic[E]):
     ) -> list[Mapping[str, Any]]:
         """Returns what is predicted for each example, as JSON values."""
 
+    def calibrated(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> "Task[E]":
+        """Returns the task as a trained model is used for it: with a threshold, say, that its validation examples tell.
+
+        Args:
+            examples: those by which the model was chosen, with labels.
+            predictions: what it says of them.
+        """
+        return self
+
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how good predictions are, for examples with labels."""
@@ -216,6 +240,14 @@ class ScoredTask(Task[E]):
 def summed(losses: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> Loss:
     """Returns the weighted sum of losses and the sum of weights."""
     return Loss(total_nats=(losses * weights).sum(), weight=weights.sum())
+
+
+def side_by_side(
+    scores: Float[Tensor, "N outputs"], lengths: Sequence[int]
+) -> Float[Tensor, "groups longest outputs"]:
+    """Returns the scores of groups that follow each other as a table of groups; what is missing has no chance."""
+    groups = torch.split(scores, list(lengths))
+    return nn.utils.rnn.pad_sequence(list(groups), batch_first=True, padding_value=NO_CHANCE)
 
 
 def weights_of(items: Sequence[Item], like: Tensor) -> Float[Tensor, " N"]:
