@@ -16,7 +16,7 @@ import scipy.stats
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from gristmill.adapt.base import Base, load_base
+from gristmill.adapt.base import PROMPT, TASK, Base, load_base
 from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.net import Net
@@ -35,14 +35,13 @@ from gristmill.artifact import (
 )
 from gristmill.config import Part, to_dict
 from gristmill.errors import InputError, did_you_mean
-from gristmill.generate.load import TOKENIZER
+from gristmill.generate.load import ADAPTED, HEAD, TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
-KIND, FORMAT = "adapted", 1
-HEAD, PROMPT, TASK = "head.safetensors", "prompt.safetensors", "task.json"
+KIND, FORMAT = ADAPTED, 1
 SHOWN_LEAKS, SHOWN_ERRORS = 20, 50
 
 
@@ -142,6 +141,8 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     made = find(out, artifact_key(KIND, FORMAT, config, parents, recipe.seed))
     if made is not None:
         return made
+    if base.note:
+        say(base.note)
     for leak in splits.leaks[:3]:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
     recipe.task.check(base.model.config, base.tokenizer)
@@ -257,7 +258,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
         if part is not None:
             write_tensors({key: p.detach() for key, p in part.state_dict().items()}, directory / name)
     (directory / TOKENIZER).mkdir(exist_ok=True)
-    base.tokenizer.save(directory / TOKENIZER)
+    recipe.task.finished(base.tokenizer).save(directory / TOKENIZER)
     prompt = best.net.prompt
     write_json(
         directory / TASK,

@@ -113,6 +113,10 @@ class Task(abc.ABC, Generic[E]):
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
+    def finished(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
+        return tokenizer
+
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
         return list(items)
