@@ -183,6 +183,7 @@ def _train(
 ) -> _Trained:  # fmt: skip
     task = recipe.task
     net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
+    items = _Items(*(task.prepared(net, each) for each in items))
     by = recipe.choose_by or task.chosen_by
 
     def score(now: Net) -> float:
@@ -199,7 +200,7 @@ def _train(
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
     tuner = Tuner(
-        directory=scratch / f"seed-{seed}", net=net, task=task, items=task.prepared(net, items.train),
+        directory=scratch / f"seed-{seed}", net=net, task=task, items=items.train,
         settings=recipe.tune, seed=seed, score=score, note=note,
     )  # fmt: skip
     tuned = tuner.run()

@@ -1,7 +1,7 @@
 """Conversations as people have them: rows of many formats, read as turns that follow each other as they should.
 
     Alpaca               instruction, input (joined with a line end), output; also system, history
-    a prompt             prompt, response (the columns can be named)
+    a prompt             prompt (a text, or a list of turns), response (the columns can be named)
     ShareGPT             conversations: [{from: human | gpt | system | function_call | observation, value}]; also system, tools
     OpenAI               messages: [{role: user | assistant | system | tool, content, tool_calls}]; also tools
 
@@ -70,7 +70,8 @@ def conversation_of(row: Row, prompt: str = "prompt", response: str | None = "re
         InputError: there are no turns, or they do not follow each other as they should; the message names row and turn.
     """
     fields = row.fields
-    column = next((name for name in LISTS if fields.get(name) is not None), None)
+    lists = (*LISTS, prompt) if isinstance(fields.get(prompt), list) else LISTS
+    column = next((name for name in lists if fields.get(name) is not None), None)
     answer: Any = None
     if column is not None:
         turns = _listed(row, column)

@@ -10,30 +10,31 @@ its end, and an answer that does not fit loses its end.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, Any, final
 
 from annotated_types import Ge, Gt, Interval
 
-from gristmill.adapt.conversations import Conversation, conversation_of, fitted
+from gristmill.adapt.conversations import Conversation, conversation_of
 from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.adapt.talking import TalkingTask, rendered_to_fit
 from gristmill.adapt.task import Item, Result
 from gristmill.adapt.tasks.sequences import Comparison, check_comparisons, compared
-from gristmill.adapt.templates import Form, Rendered, TemplateName, Turn, form_of
-from gristmill.adapt.writing import Said, WritingTask, likelihood, nats_of, prompt_of, prompt_room, write
+from gristmill.adapt.templates import TemplateName
+from gristmill.adapt.writing import Said, likelihood, nats_of, prompt_room
 from gristmill.errors import InputError
-from gristmill.model.config import Kind, ModelConfig
+from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Chat", "check_form", "rendered_to_fit"]
+__all__ = ["Chat"]
 
 SHOWN = 5
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Chat(WritingTask[Conversation]):
+class Chat(TalkingTask[Conversation]):
     """What an assistant says."""
 
     template: TemplateName | None = None
@@ -52,13 +53,6 @@ class Chat(WritingTask[Conversation]):
     """By what those are compared."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Share of each target that is spread over the vocabulary in training."""
-
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"decoder"})
-
-    @property
-    def text(self) -> str:
-        """The column that a text stands in that comes alone."""
-        return self.prompt
 
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[Conversation]:
         """Returns the conversations of rows; what comes after the assistant's last turn is left out.
@@ -81,23 +75,14 @@ class Chat(WritingTask[Conversation]):
         return found
 
     def check(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
-        """Looks whether a model can write, and its tokenizer mark the end of a turn.
+        """Looks whether a model can write, and whether what it writes can be compared.
 
         Raises:
             InputError: it can't.
         """
         super().check(config, tokenizer)
-        check_form(tokenizer)
         if self.written_examples:
             check_comparisons(self.metrics)
-
-    def finished(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Returns the tokenizer with the template."""
-        return tokenizer.with_chat_template(self.form(tokenizer).jinja())
-
-    def form(self, tokenizer: Tokenizer) -> Form:
-        """Returns how conversations are written."""
-        return form_of(self.template, tokenizer, self.system)
 
     def items(
         self, examples: Sequence[Conversation], tokenizer: Tokenizer, encoder: Encoder, outputs: Sequence[str]
@@ -123,17 +108,12 @@ class Chat(WritingTask[Conversation]):
         self, net: Net, items: Sequence[Item], examples: Sequence[Conversation], outputs: Sequence[str]
     ) -> list[Mapping[str, Any]]:
         """Returns how likely the known answers are, or what the assistant says next where there are none."""
-        form = self.form(net.tokenizer)
         known = [i for i, example in enumerate(examples) if example.turns[-1].role == "assistant"]
         found: list[dict[str, Any]] = [{} for _ in examples]
         for i, said in zip(known, nats_of(net, [items[i] for i in known]), strict=True):
             found[i] = {"answer_nats": said.nats, "answer_tokens": said.tokens}
         asked = sorted({*range(len(examples))} - {*known[self.written_examples :]})
-        texts = write(
-            net, [prompt_of(items[i]) for i in asked], max_new_tokens=self.max_new_tokens,
-            ends=form.ends, stop=form.stop,
-        )  # fmt: skip
-        for i, text in zip(asked, texts, strict=True):
+        for i, text in zip(asked, self.written(net, [items[i] for i in asked]), strict=True):
             found[i]["text"] = text
         return list(found)
 
@@ -155,47 +135,6 @@ class Chat(WritingTask[Conversation]):
             for example, text in written[:SHOWN]
         ]
         return Result({**figures, **near}, "\n".join([*shown, *notes]))
-
-
-def check_form(tokenizer: Tokenizer) -> None:
-    """Looks whether the tokens that begin and end a text can stand inside one.
-
-    Raises:
-        InputError: the tokenizer has them as ordinary tokens.
-    """
-    for name in ("bos", "eos"):
-        if name in tokenizer.special and tokenizer.name(tokenizer.special[name]) not in tokenizer.spelled:
-            raise InputError(
-                f"{name} of the tokenizer is no special token, so it can't mark the end of a turn",
-                'set "special": true where it stands in "added_tokens" of tokenizer.json',
-            )
-
-
-def rendered_to_fit(
-    conversations: Sequence[tuple[str, Sequence[Turn]]], form: Form, tokenizer: Tokenizer, room: int
-) -> list[tuple[Rendered, int]]:
-    """Returns conversations as the model reads them, what comes before the last answer cut to a room, and by how much.
-
-    Raises:
-        InputError: one can't be cut so short; the message names its place.
-    """
-    found = []
-    rendered = form.rendered([turns for _, turns in conversations])
-    for (place, turns), each in zip(conversations, rendered, strict=True):
-        cut = 0
-        if each.last > room:
-            answer = turns[-1:] if turns[-1].role == "assistant" else ()
-            shorter = fitted(turns[: len(turns) - len(answer)], form, tokenizer, room)
-            if shorter is None:
-                raise InputError(
-                    f"{place}: what stands around the turns alone is longer than the {room:,} tokens that there is room for",
-                    "raise maximum_tokens, lower task.max_new_tokens, or take a base that reads more",
-                )
-            whole = each.last
-            (each,) = form.rendered([[*shorter, *answer]])
-            cut = whole - each.last
-        found.append((each, cut))
-    return found
 
 
 EXPORT = Chat
