@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gristmill import rng
-from gristmill.adapt.base import Base, load_base
+from gristmill.adapt.base import PROMPT, TASK, Base, load_base
 from gristmill.adapt.curves import CurveSettings, learning_curve, subsets
 from gristmill.adapt.data import (
     DataSettings,
@@ -52,16 +52,15 @@ from gristmill.artifact import (
 )
 from gristmill.config import Part, from_dict, to_dict
 from gristmill.errors import InputError, did_you_mean
-from gristmill.generate.load import TOKENIZER
+from gristmill.generate.load import ADAPTED, HEAD, TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
 from gristmill.train.trainer import pick_device
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
-KIND, FORMAT = "adapted", 1
+KIND, FORMAT = ADAPTED, 1
 SEARCH, CURVE, MISTAKES = "search.json", "curve.json", "mistakes.jsonl"
-HEAD, PROMPT, TASK = "head.safetensors", "prompt.safetensors", "task.json"
 UPDATES = "updates.safetensors"
 """What the way to adapt keeps beside the weights that it became part of: LoRA its A and B."""
 SHOWN_LEAKS, SHOWN_MISTAKES, SHOWN_CLASSES = 20, 50, 5
@@ -237,7 +236,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     made = find(out, artifact_key(KIND, FORMAT, config, parents, recipe.seed))
     if made is not None:
         return made
-    for note in splits.notes:
+    for note in (*splits.notes, *([base.note] if base.note else [])):
         say(note)
     for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
@@ -327,7 +326,8 @@ class _Experiment:
         def note(facts: Mapping[str, Any]) -> None:
             report(facts["epoch"] - 1, facts["score"])
 
-        return max(self._tuner(recipe, self.splits, seed, directory, note).run().scores)
+        tuner, _ = self._tuner(recipe, self.splits, seed, directory, note)
+        return max(tuner.run().scores)
 
     def figures(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
         """Returns the figures on the validation examples of a model that learns from some of the training examples."""
@@ -337,16 +337,15 @@ class _Experiment:
             epochs = max(1, round(recipe.tune.epochs * whole / len(chosen)))
             recipe = dataclasses.replace(recipe, tune=dataclasses.replace(recipe.tune, epochs=epochs))
         splits = self.splits._replace(train=[self.splits.train[i] for i in chosen])
-        tuner = self._tuner(recipe, splits, seed, directory, lambda facts: None)
+        tuner, items = self._tuner(recipe, splits, seed, directory, lambda facts: None)
         tuner.run()
-        items = self._read(recipe, splits)
         result, _ = _judged(recipe.task, tuner.net, items.valid, splits.valid, splits.outputs)
         return {name: figure.value for name, figure in result.figures.items()}
 
     def _tuner(
         self, recipe: AdaptRecipe, splits: Splits, seed: int, directory: Path,
         note: Callable[[Mapping[str, Any]], None],
-    ) -> Tuner:  # fmt: skip
+    ) -> tuple[Tuner, _Items]:  # fmt: skip
         items = self._read(recipe, splits)
         assert self.base is not None
         return _tuner(recipe, self.base, splits, items, seed, directory, note)
@@ -433,7 +432,7 @@ def _train(
         )
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
-    tuner = _tuner(recipe, base, splits, items, seed, scratch / f"seed-{seed}", note)
+    tuner, items = _tuner(recipe, base, splits, items, seed, scratch / f"seed-{seed}", note)
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
     weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
@@ -465,21 +464,23 @@ def _train(
 def _tuner(
     recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, directory: Path,
     note: Callable[[Mapping[str, Any]], None],
-) -> Tuner:  # fmt: skip
-    """What trains one model; it looks at no test examples."""
+) -> tuple[Tuner, _Items]:  # fmt: skip
+    """What trains one model, and the items with what the untrained one says of them; it looks at no test examples."""
     task, by = recipe.task, recipe.choose_by or recipe.task.chosen_by
     net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
     task.begin(net, items.train)
+    items = _Items(*(task.prepared(net, each) for each in items))
 
     def score(now: Net) -> float:
         if by == "loss":
             return -mean_loss(task, now, items.valid)
         return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs)[0], by)
 
-    return Tuner(
-        directory=directory, net=net, task=task, items=task.prepared(net, items.train),
+    tuner = Tuner(
+        directory=directory, net=net, task=task, items=items.train,
         settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
+    return tuner, items
 
 
 def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout: float) -> Net:
@@ -540,7 +541,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     if kept:
         write_tensors({key: tensor.contiguous() for key, tensor in kept.items()}, directory / UPDATES)
     (directory / TOKENIZER).mkdir(exist_ok=True)
-    base.tokenizer.save(directory / TOKENIZER)
+    recipe.task.finished(base.tokenizer).save(directory / TOKENIZER)
     prompt = best.net.prompt
     write_json(
         directory / TASK,

@@ -155,6 +155,10 @@ class Task(abc.ABC, Generic[E]):
         """Gives the head its first weights in place, where they depend on the training examples."""
         return None
 
+    def finished(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
+        return tokenizer
+
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
         return list(items)
