@@ -185,14 +185,21 @@ def test_whether_there_is_no_answer_is_learned_from_the_validation_examples(
     calibrated = task.calibrated(examples, said)
     assert isinstance(calibrated.threshold, float)
     assert 10 < calibrated.threshold < 120
-    result = calibrated.result(examples, calibrated.predictions(scores, items, examples, ()))
+    answers = calibrated.predictions(scores, items, examples, ())
+    result = calibrated.result(examples, answers)
+    assert len(calibrated.mistakes(examples, answers)) < 0.2 * len(examples)
+    worst = task.mistakes(examples, said)[0]
+    assert worst.said == "(no answer)" != worst.expected
     assert result.figures["without answer"].value == 1.0
     assert result.figures["F1 with answer"].value > 0.9
     assert result.figures["F1"].value > task.result(examples, said).figures["F1"].value
-    answerable = [example for example in examples if example.answers]
-    assert task.calibrated(answerable, said[: len(answerable)]).threshold == "never"
     given = Reading(threshold=1.5)
-    assert given.calibrated(examples, said) is given
+    assert given.calibrated(examples, said) is given.settled(examples, 0) is given
+    assert task.settled(examples, 0) is task
+    answerable = [example for example in examples if example.answers]
+    never = task.settled(answerable, 0)
+    assert never.calibrated(examples, said) is never
+    assert "" not in {each["text"] for each in never.predictions(scores, items, examples, ())}
 
 
 @pytest.mark.shared_data
