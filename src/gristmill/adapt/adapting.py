@@ -7,6 +7,7 @@ at once, when everything is decided.
 """
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ import scipy.stats
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from gristmill.adapt.augmenting import Augmentation, augmented
 from gristmill.adapt.base import Base, load_base
 from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.net import Net
+from gristmill.adapt.self_training import Pool, SelfTraining, labels_of, pool_of, said_of
 from gristmill.adapt.task import Example, Item, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
 from gristmill.artifact import (
@@ -60,6 +63,10 @@ class AdaptRecipe:
     """The labelled examples."""
     tune: TuneSettings = dataclasses.field(default_factory=TuneSettings)
     """How the model is fine-tuned."""
+    augment: Augmentation | None = None
+    """Learn from noisy copies of the training examples as well."""
+    self_training: SelfTraining | None = None
+    """Learn from rows without labels, which the model labels itself."""
     maximum_tokens: Annotated[int, Ge(8)] | None = None
     """Longer examples are cut, or divided where the task allows; by default what the model reads, 512 at most."""
     seed: Annotated[int, Ge(0)] = 0
@@ -91,6 +98,8 @@ class Splits(NamedTuple):
     test: list[Any]
     leaks: list[Leak]
     outputs: tuple[str, ...]
+    pool: Pool | None = None
+    """What has no labels, for self-training."""
 
 
 class _Items(NamedTuple):
@@ -99,6 +108,7 @@ class _Items(NamedTuple):
     train: list[Item]
     valid: list[Item]
     test: list[Item]
+    pool: list[Item]
 
 
 class _Trained(NamedTuple):
@@ -113,6 +123,8 @@ class _Trained(NamedTuple):
     """As it was trained; the weights of its model are in `weights`."""
     weights: Mapping[str, Tensor]
     learned: Mapping[str, Tensor]
+    rounds: Sequence[Mapping[str, Any]] = ()
+    """Of self-training."""
 
 
 def prepare(recipe: AdaptRecipe) -> Splits:
@@ -132,7 +144,10 @@ def prepare(recipe: AdaptRecipe) -> Splits:
         train = some_of_each(train, _kind, recipe.data.per_class, recipe.seed)
     outputs = task.outputs(train)
     found = leaks([[(each.place, each.key) for each in split] for split in (train, valid, test)])
-    return Splits(train, valid, test, found, outputs)
+    pool = None
+    if recipe.self_training is not None:
+        pool = pool_of(task, recipe.self_training, train, [*valid, *test])
+    return Splits(train, valid, test, found, outputs, pool)
 
 
 def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda message: None) -> Artifact:
@@ -144,7 +159,8 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     """
     splits = prepare(recipe)
     base = load_base(Path(recipe.base))
-    config = to_dict(recipe) | {"data_hashes": _hashes(recipe.data)}
+    unlabelled = [recipe.self_training.unlabelled] if recipe.self_training is not None else []
+    config = to_dict(recipe) | {"data_hashes": _hashes(recipe.data, *unlabelled)}
     parents = {"base": base.artifact} if base.artifact is not None else {}
     if base.artifact is None:
         config |= {"base_hash": hash_file(next(iter(sorted(Path(recipe.base).glob("*.safetensors")))))}
@@ -156,7 +172,10 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     recipe = dataclasses.replace(recipe, task=recipe.task.settled(splits.train, recipe.seed))
     recipe.task.check(base.model.config, base.tokenizer)
     items = _Items(
-        *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
+        train=_to_learn(recipe, base, splits, splits.train, []),
+        valid=_items(recipe, base, splits, splits.valid),
+        test=_items(recipe, base, splits, splits.test),
+        pool=_items(recipe, base, splits, splits.pool.examples) if splits.pool is not None else [],
     )
     with draft(
         out,
@@ -170,7 +189,8 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         best: _Trained | None = None
         trained: list[_Trained] = []
         for i in range(recipe.seeds):
-            one = _train(recipe, base, splits, items, recipe.seed + i, work.path / SCRATCH, say)
+            seed = recipe.seed + i
+            one = _self_trained(recipe, base, splits, items, seed, work.path / SCRATCH / f"seed-{seed}", say)
             if best is None or one.score > best.score:
                 best = one
             trained.append(one._replace(weights={}, learned={}))
@@ -186,8 +206,50 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
 # --- one model --------------------------------------------------------------------------------------------------------
 
 
+def _self_trained(
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: _Items, seed: int, scratch: Path,
+    say: Callable[[str], None],
+) -> _Trained:  # fmt: skip
+    """What is learned from the labelled examples, or the best round of those that follow with labels of its own."""
+    settings, task = recipe.self_training, recipe.task
+    best = now = _train(recipe, base, splits, items, seed, scratch, say)
+    rounds: list[dict[str, Any]] = []
+    if settings is not None and splits.pool is not None:
+        pool = splits.pool
+        tune = dataclasses.replace(recipe.tune, epochs=settings.epochs or recipe.tune.epochs)
+        rounds = [{"round": 0, "score": best.score}]
+        for number in range(1, settings.rounds + 1):
+            folder, teacher = scratch / f"round-{number}", _whole(base, now)
+            labels = labels_of(
+                folder / "pseudo_labels.json", task, settings, pool,
+                functools.partial(task.answers, teacher, items.pool, pool.examples, splits.outputs),
+            )  # fmt: skip
+            said = said_of(pool, labels)
+            if not labels:
+                say(
+                    f"seed {seed}, round {number}: no row is told with a probability of {settings.threshold:g}"
+                )
+                break
+            right = (
+                "" if said["right"] is None else f", {said['right']:.1%} of those with a known label right"
+            )
+            say(
+                f"seed {seed}, round {number}: {len(labels):,} of {len(pool.examples):,} rows are learned from{right}"
+            )
+            to_learn = _to_learn(recipe, base, splits, splits.train, [each.example for each in labels])
+            student = dataclasses.replace(recipe, tune=tune)
+            now = _train(student, base, splits, items._replace(train=to_learn), seed, folder, say)
+            rounds.append({"round": number, **said, "score": now.score})
+            if now.score < best.score:
+                break
+            best = now
+    whole = _whole(base, best)
+    test = _judged(task, whole, items.test, splits.test, splits.outputs) if splits.test else None
+    return best._replace(test=test, rounds=rounds)
+
+
 def _train(
-    recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, scratch: Path,
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: _Items, seed: int, scratch: Path,
     say: Callable[[str], None],
 ) -> _Trained:  # fmt: skip
     task = recipe.task
@@ -210,26 +272,32 @@ def _train(
 
     task.begin(net, items.train)
     tuner = Tuner(
-        directory=scratch / f"seed-{seed}", net=net, task=task, items=task.prepared(net, items.train),
+        directory=scratch, net=net, task=task, items=task.prepared(net, items.train),
         settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
     weights = recipe.tune.way.plain(base.model.state_dict(), learned)
-    plain = make_model(base.model.config)
-    plain.load_state_dict(dict(weights))
-    if tuner.net.prompt is not None:
-        tuner.net.prompt.install(plain)
-    final = dataclasses.replace(tuner.net, model=plain)
-    final.train(False)
+    trained = _Trained(
+        seed, tuned, 0.0, Result({}), None, dataclasses.replace(tuner.net, model=base.model), weights, learned
+    )
+    final = _whole(base, trained)
     valid = _judged(task, final, items.valid, splits.valid, splits.outputs)
-    test = _judged(task, final, items.test, splits.test, splits.outputs) if splits.test else None
     value = 0.0
     if splits.valid:
         value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
-    return _Trained(
-        seed, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
-    )
+    return trained._replace(score=value, valid=valid)
+
+
+def _whole(base: Base, trained: _Trained) -> Net:
+    """A trained net with its weights in place, ready to answer."""
+    model = make_model(base.model.config)
+    model.load_state_dict(dict(trained.weights))
+    if trained.net.prompt is not None:
+        trained.net.prompt.install(model)
+    net = dataclasses.replace(trained.net, model=model)
+    net.train(False)
+    return net
 
 
 def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout: float) -> Net:
@@ -260,6 +328,21 @@ def _chosen(result: Result, by: str | None) -> float:
 def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[Any]) -> list[Item]:
     encoder = Encoder(base.tokenizer.vocabulary(), base.model.config, _length(recipe, base))
     return recipe.task.items(examples, base.tokenizer, encoder, splits.outputs) if examples else []
+
+
+def _to_learn(
+    recipe: AdaptRecipe, base: Base, splits: Splits, labelled: Sequence[Any], told: Sequence[Any]
+) -> list[Item]:
+    """The items of examples that people have labelled and of those that a model has, and of noisy copies of both."""
+    examples = [*labelled, *told]
+    believed = recipe.self_training.weight if recipe.self_training is not None else 1.0
+    weights = [1.0] * len(labelled) + [believed] * len(told)
+    if recipe.augment is not None:
+        examples += augmented(recipe.task, examples, recipe.augment, recipe.seed)
+    return [
+        item._replace(weight=item.weight * weights[item.example % len(weights)])
+        for item in _items(recipe, base, splits, examples)
+    ]
 
 
 def _length(recipe: AdaptRecipe, base: Base) -> int:
@@ -305,12 +388,15 @@ def _facts(recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], kep
                 "valid": {k: v.value for k, v in each.valid.figures.items()},
                 "test": {k: v.value for k, v in each.test.figures.items()} if each.test else None,
                 "elapsed_seconds": each.tuned.elapsed_seconds,
+                **({"rounds": each.rounds} if each.rounds else {}),
             }
             for each in trained
         ],
         "kept": kept,
         "weights": best.tuned.weights,
         "confusion": (best.test or best.valid).confusion,
+        **({} if splits.pool is None else {"unlabelled": {
+            "used": len(splits.pool.examples), "left_out": splits.pool.left_out}}),
         "leaks": {
             "count": len(splits.leaks),
             "first": [leak._asdict() for leak in splits.leaks[:SHOWN_LEAKS]],
@@ -329,9 +415,9 @@ def _over_seeds(figures: Sequence[Any]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - reach, mean + reach], "over": "seeds", "values": values}
 
 
-def _hashes(data: DataSettings) -> dict[str, Any]:
+def _hashes(data: DataSettings, *more: str) -> dict[str, Any]:
     found = {}
-    for name in (data.train, data.valid, data.test):
+    for name in (data.train, data.valid, data.test, *more):
         if name is not None and Path(name).is_file():
             found[name] = hash_file(Path(name))
     return found

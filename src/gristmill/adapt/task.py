@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -15,12 +15,18 @@ from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
+from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+__all__ = ["SWAPPED", "Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+
+
+SWAPPED = "swapped words"
+"""The operator of edits after which a word stands where another stood."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +131,24 @@ class Task(abc.ABC, Generic[E]):
     def begin(self, net: Net, items: Sequence[Item]) -> None:
         """Gives the head its first weights in place, where they depend on the training examples."""
         return None
+
+    def noised(self, example: E, change: Callable[[str], Sequence[Edit]]) -> E:
+        """Returns an example with its texts changed, and the same label.
+
+        Raises:
+            InputError: the label would not fit any more.
+        """
+        raise InputError(
+            "examples of this task can't be changed without their labels", "take out the table [augment]"
+        )
+
+    def labelled(self, example: E, prediction: Mapping[str, Any]) -> tuple[E, float]:
+        """Returns an example with what is predicted for it as its label, and how likely that is to be right.
+
+        Raises:
+            InputError: what is predicted is no label to learn from.
+        """
+        raise InputError("what this task predicts is not learned from", "take out the table [self_training]")
 
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
