@@ -1,14 +1,17 @@
 """The model that a task starts from: one of ours, or a directory that `save_pretrained` wrote."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from torch import Tensor
 
 from gristmill.artifact import Artifact
 from gristmill.batch import Visibility
 from gristmill.errors import CorruptArtifact, InputError
 from gristmill.generate.load import load_run
 from gristmill.model.base import Model
-from gristmill.model.exchange import from_transformers
+from gristmill.model.exchange import from_transformers, pooler_in
 from gristmill.objectives.trained import objective_of, visibility_for
 from gristmill.tokenizer import Tokenizer
 
@@ -23,6 +26,8 @@ class Base(NamedTuple):
     visibility: Visibility
     artifact: Artifact | None
     """What it is kept in, where that is one of our directories."""
+    layer: Mapping[str, Tensor]
+    """The weights of the layer that stands before its own heads, by the names that they have in `Head`; none where it has none."""
 
 
 def load_base(path: Path) -> Base:
@@ -39,11 +44,24 @@ def load_base(path: Path) -> Base:
                 f"the tokenizer in {path} has {tokenizer.vocab_size:,} tokens, the model knows {model.config.vocab_size:,}",
                 "they belong to different models: fetch the whole directory again",
             )
-        return Base(model, tokenizer, visibility_for(None, model.config), None)
+        return Base(
+            model, tokenizer, visibility_for(None, model.config), None, _layer(model, pooler_in(path))
+        )
     if not path.is_dir():
         raise InputError(
             f"there is no model {path}", "name the directory of a run, or one that `save_pretrained` wrote"
         )
     loaded = load_run(path)
     objective = objective_of(loaded.artifact.manifest.config)
-    return Base(loaded.model, loaded.tokenizer, visibility_for(objective, loaded.config), loaded.artifact)
+    visibility = visibility_for(objective, loaded.config)
+    return Base(loaded.model, loaded.tokenizer, visibility, loaded.artifact, _layer(loaded.model, {}))
+
+
+def _layer(model: Model, left_over: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """BERT's pooler, which is the model's own or was left over of its files, or the layer before ModernBERT's output."""
+    state = model.state_dict()
+    if model.config.family == "modernbert":
+        parts = ("dense.weight", "dense.bias", "norm.weight", "norm.bias")
+        return {part: state[f"transform.{part}"] for part in parts if f"transform.{part}" in state}
+    own = {name.removeprefix("pooler."): t for name, t in state.items() if name.startswith("pooler.")}
+    return {f"dense.{part}": tensor for part, tensor in (own or left_over).items()}

@@ -5,10 +5,12 @@
     decoders      examples: linear without bias on the last token                     tokens: linear
     others        examples: linear on the mean of all positions                       tokens: linear
 
-So what is fine-tuned here loads into `BertForSequenceClassification` and its like; with pooling "mean", which is one linear layer
-on the mean of all positions as sentence encoders have it, it does not.
+So what is fine-tuned here loads into `BertForSequenceClassification` and its like. Where a checkpoint holds a layer for heads to
+come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. With pooling
+"mean" it is one linear layer on the mean of all positions, as sentence encoders have it, and no stock class.
 """
 
+from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -20,7 +22,7 @@ from gristmill import rng
 from gristmill.adapt.encoding import Packed
 from gristmill.model.config import ModelConfig
 
-__all__ = ["Head", "Pooling", "Shape"]
+__all__ = ["Head", "Pooling", "Shape", "pooled"]
 
 Shape = Literal["example", "token"]
 """What scores are given for: an example, or each of its tokens."""
@@ -54,8 +56,13 @@ class Head(nn.Module):
             family, "last" if config.kind == "decoder" and pooling == "family" else "mean"
         )
         has_layer = family == "modernbert" or (family == "bert" and shape == "example")
-        self.dense = nn.Linear(D, D, bias=family == "bert") if has_layer else None
-        self.norm = nn.LayerNorm(D, eps=config.norm_epsilon, bias=False) if family == "modernbert" else None
+        bias = family == "bert" or config.head_bias
+        self.dense = nn.Linear(D, D, bias=bias) if has_layer else None
+        self.norm = (
+            nn.LayerNorm(D, eps=config.norm_epsilon, bias=config.norm_bias)
+            if family == "modernbert"
+            else None
+        )
         self.out = nn.Linear(D, outputs, bias=not (self.pooling == "last" and shape == "example"))
         generator = torch.Generator().manual_seed(rng.derive(seed, "head"))
         with torch.no_grad():
@@ -81,19 +88,28 @@ class Head(nn.Module):
         """Returns what the last layer reads."""
         x = hidden.float()
         if self.shape == "example":
-            x = self._pooled(x, packed)
+            x = pooled(x, packed, self.pooling)
         if self.dense is not None:
             x = self.dense(x)
             x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))
         return x
 
-    def _pooled(self, x: Tensor, packed: Packed) -> Tensor:
-        starts, ends = packed.starts.to(x.device), packed.ends.to(x.device)
-        if self.pooling == "first":
-            return x[starts]
-        if self.pooling == "last":
-            return x[ends - 1]
-        sums = torch.zeros(len(starts), x.shape[1], device=x.device)
-        lengths = ends - starts
-        owner = torch.repeat_interleave(torch.arange(len(starts), device=x.device), lengths)
-        return sums.index_add(0, owner, x) / lengths[:, None]
+    @torch.no_grad()
+    def begin_with(self, layer: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of a pretrained layer, as far as this head has one; by the names that they have here."""
+        for name, parameter in self.named_parameters():
+            if name in layer:
+                parameter.copy_(layer[name])
+
+
+def pooled(x: Float[Tensor, "T D"], packed: Packed, pooling: str) -> Float[Tensor, "N D"]:
+    """Returns a vector for each of the examples that stand side by side: of its "first" position, its "last", or the "mean"."""
+    starts, ends = packed.starts.to(x.device), packed.ends.to(x.device)
+    if pooling == "first":
+        return x[starts]
+    if pooling == "last":
+        return x[ends - 1]
+    sums = torch.zeros(len(starts), x.shape[1], device=x.device)
+    lengths = ends - starts
+    owner = torch.repeat_interleave(torch.arange(len(starts), device=x.device), lengths)
+    return sums.index_add(0, owner, x) / lengths[:, None]

@@ -15,6 +15,7 @@ from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.adapt.vectors import Vectors
 from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
 from gristmill.errors import InputError
@@ -22,8 +23,18 @@ from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["SWAPPED", "Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
-
+__all__ = [
+    "SWAPPED",
+    "Example",
+    "Figure",
+    "Item",
+    "Mistake",
+    "Result",
+    "ScoredTask",
+    "Task",
+    "summed",
+    "weights_of",
+]
 
 SWAPPED = "swapped words"
 """The operator of edits after which a word stands where another stood."""
@@ -71,6 +82,17 @@ class Result(NamedTuple):
     """Class by class, for people."""
     confusion: Mapping[str, Mapping[str, int]] | None = None
     """True class -> predicted class -> how often, where that is a question."""
+
+
+class Mistake(NamedTuple):
+    """An example of which something else is said than what was expected, for people to look at."""
+
+    place: str
+    text: str
+    expected: str
+    said: str
+    probability: float | None = None
+    """How sure the model is of what it says."""
 
 
 E = TypeVar("E", bound=Example)
@@ -124,7 +146,9 @@ class Task(abc.ABC, Generic[E]):
             InputError: a label is none of the outputs.
         """
 
-    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head | None:
+    def head(
+        self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int
+    ) -> Head | Vectors | None:
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
@@ -167,6 +191,10 @@ class Task(abc.ABC, Generic[E]):
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how good predictions are, for examples with labels."""
+
+    def mistakes(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """Returns what is not as it should be, the worst first; none where that is no question of right and wrong."""
+        return []
 
 
 class ScoredTask(Task[E]):

@@ -25,7 +25,7 @@ from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.heads import Head, Pooling
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
 from gristmill.augment.characters import Edit, edited
 from gristmill.batch import Loss
 from gristmill.errors import InputError, did_you_mean
@@ -158,7 +158,7 @@ class Classification(ScoredTask[TextExample]):
         """Gives the head its first weights, where they are not drawn."""
         if self.head_start == "random" or not items:
             return
-        assert net.head is not None
+        assert isinstance(net.head, Head)
         out = net.head.out
         targets = np.array([item.target for item in items])
         weight, bias = nearest_mean(
@@ -236,6 +236,17 @@ class Classification(ScoredTask[TextExample]):
                 for label, row in zip(report.labels, confusion(true, said, report.labels), strict=True)
             },
         )
+
+    def mistakes(
+        self, examples: Sequence[TextExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the examples of which another class is told, the surest first: among them are wrong labels."""
+        found = [
+            Mistake(example.place, example.key, str(example.label), each["label"], each["probability"])
+            for example, each in zip(examples, predictions, strict=True)
+            if each["label"] != example.label
+        ]
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 def texts_of(row: Row, columns: str | tuple[str, str]) -> tuple[str, ...]:
