@@ -18,7 +18,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.stats
@@ -68,6 +68,7 @@ class CurveSettings:
             raise InputError("curve.sizes are not whole numbers of examples", 'for shares set unit = "share"')
 
 
+@runtime_checkable
 class CurveRun(Protocol):
     """What trains on some examples."""
 

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, final
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from annotated_types import Gt
@@ -120,6 +120,7 @@ class Pruned(Exception):  # noqa: N818 - it says what happened to a trial, which
     """Ends a trial that is not worth going on with."""
 
 
+@runtime_checkable
 class TrialRun(Protocol):
     """What trains with some values."""
 
