@@ -18,7 +18,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -68,17 +68,13 @@ class CurveSettings:
             raise InputError("curve.sizes are not whole numbers of examples", 'for shares set unit = "share"')
 
 
-class CurveRun(Protocol):
-    """What trains on some examples."""
+CurveRun = Callable[[Sequence[int], int, Path], Mapping[str, float]]
+"""Returns the figures on the validation examples of a model that was trained, given
 
-    def __call__(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
-        """Returns the figures on the validation examples.
-
-        Args:
-            chosen: the numbers of the training examples, rising.
-            seed: of the training.
-            directory: for checkpoints; what is there from an earlier attempt is gone on with.
-        """
+- the numbers of the training examples that it learns from, rising,
+- the seed of the training,
+- a directory for checkpoints; what is there from an earlier attempt is gone on with.
+"""
 
 
 class Law(NamedTuple):
