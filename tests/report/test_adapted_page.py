@@ -131,7 +131,7 @@ def test_the_table_of_classes_is_that_of_scikit_learn(made: Path, page: str) -> 
 def test_trials_and_curve_are_shown(facts: dict[str, Any], page: str) -> None:
     best = facts["search"]["best"]
     assert f"The best, trial {best['number'] + 1}, reached {best['score']:.3f} (accuracy)" in page
-    assert "Training examples and what they bring" in page
+    assert "What training examples bring" in page
     gain = facts["curve"]["twice"]["gain"]
     assert f"Twice the labels (64) would bring {gain:+.3f}" in page
     plain = render_adapted({**facts, "search": None, "curve": None})

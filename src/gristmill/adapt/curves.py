@@ -155,7 +155,7 @@ def learning_curve(
         "all": len(kinds),
         "points": points,
         "means": [
-            {"examples": size, **_mean(scores)} for size, scores in zip(table.sizes, table.scores.T.tolist(), strict=True)
+            {"examples": size, **_mean(scores, _most(table))} for size, scores in zip(table.sizes, table.scores.T.tolist(), strict=True)
         ],
         **_law_facts(table, len(kinds), seed),
     }  # fmt: skip
@@ -211,12 +211,12 @@ def _table(points: Sequence[Mapping[str, Any]], figure: str) -> _Table:
     return _Table(sizes, scores)
 
 
-def _mean(scores: Sequence[float]) -> dict[str, Any]:
+def _mean(scores: Sequence[float], most: float) -> dict[str, Any]:
     mean = statistics.fmean(scores)
     if len(scores) < 2:
         return {"mean": mean, "interval": None}
     reach = _quantile(len(scores)) * statistics.stdev(scores) / len(scores) ** 0.5
-    return {"mean": mean, "interval": [mean - reach, mean + reach]}
+    return {"mean": mean, "interval": [mean - reach, min(most, mean + reach)]}
 
 
 def _quantile(count: int) -> float:

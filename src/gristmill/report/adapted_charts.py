@@ -1,4 +1,4 @@
-"""The picture of what is taken for what: a square for each pair of classes, the darker the larger its share of the row."""
+"""The picture of what is taken for what: a square for each pair of classes, the stronger the larger its share of the row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ def confusion_map(confusion: Mapping[str, Mapping[str, int]]) -> Markup:
             *axes,
             *labels,
             viewBox=f"0 0 {width:.0f} {height:.0f}",
-            style=f"width:{width:.0f}px",
+            style=f"width:{width:.0f}px" if with_names else f"width:100%;max-width:{width:.0f}px",
             class_="confusions",
             role="img",
         ),

@@ -67,15 +67,26 @@ def figures(facts: Facts) -> Markup | None:
     ends = [end for each in found.values() for end in (each["mean"], *(each["interval"] or ()))]
     drawn = all(-1.5 <= end <= 1.5 for end in ends)  # side by side only where they are of one kind
     ticks = nice_ticks(min(ends), max(ends), 4)
-    rows: list[Sequence[Any]] = [("", strip_axis(ticks), "", "")] if drawn else []
+    several = any("values" in each for each in found.values())
+    heads = [
+        "figure",
+        *([""] if drawn else []),
+        "*mean and 95 % interval",
+        *(["*of each seed"] if several else []),
+    ]
+    rows: list[Sequence[Any]] = [["", strip_axis(ticks), *[""] * (len(heads) - 2)]] if drawn else []
     for name, each in found.items():
         strip = interval_strip(each["mean"], each["interval"], ticks, name=f"{name}: {figure(each['mean'])}")
         interval = f" [{', '.join(figure(end) for end in each['interval'])}]" if each["interval"] else ""
         seeds = ", ".join(figure(value) for value in each.get("values", ()))
-        rows.append((name, strip if drawn else "", figure(each["mean"]) + interval, seeds))
-    heads = ("figure", "", "*mean and 95 % interval", "*of each seed")
-    several = any("values" in each for each in found.values())
-    return data_table(heads, rows) if several else data_table(heads[:-1], [row[:-1] for row in rows])
+        cells = [
+            name,
+            *([strip] if drawn else []),
+            figure(each["mean"]) + interval,
+            *([seeds] if several else []),
+        ]
+        rows.append(cells)
+    return tag("div", data_table(heads, rows), class_="with-strips" if drawn else None)
 
 
 def classes(facts: Facts) -> Markup | None:
@@ -84,12 +95,15 @@ def classes(facts: Facts) -> Markup | None:
     if not confusion:
         return tag("pre", facts["table"].rstrip("\n"), class_="layout") if facts["table"].strip() else None
     rows = _class_rows(confusion)
+    several = len(facts["result"]["seeds"]) > 1
+    lead = tag("p", "Of the model that is kept.", class_="soft") if several else None
     heads = ("class", "*precision", "*recall", "*F1", "*support")
     averages = _averages(rows)
     if len(rows) <= SHOWN_CLASSES:
-        return data_table(heads, [*map(_class_cells, rows), *averages])
+        return join(lead, data_table(heads, [*map(_class_cells, rows), *averages]))
     worst = sorted(rows, key=lambda row: (row.f1, row.name))[: SHOWN_CLASSES // 2]
     return join(
+        lead,
         tag(
             "p",
             f"The {len(worst)} classes of {len(rows)} with the lowest F1, and the averages of all.",
@@ -123,7 +137,7 @@ def confusions(facts: Facts) -> Markup | None:
     )
     many = len(wrong) > len(shown)
     lead = (
-        "A row for each true class, a column for each that was said. The darker, the larger the share of its row: blue is right, "
+        "A row for each true class, a column for each that was said. The stronger a square, the larger its share of the row: blue is right, "
         "red is wrong."
     )
     return join(
@@ -219,7 +233,7 @@ def search(facts: Facts) -> Markup | None:
     ordered = sorted(
         trials, key=lambda trial: (-(trial["score"] if trial["score"] is not None else -1e9), trial["number"])
     )
-    heads = ("trial", *[f"*{name}" for name in names], f"*{found['figure']}", "epochs", "", "*time")
+    heads = ("trial", *[f"*{name}" for name in names], f"*{found['figure']}", "*epochs", "", "*time")
     rows = [
         (
             str(trial["number"] + 1),
@@ -251,14 +265,14 @@ def curve(facts: Facts) -> Markup | None:
     means: Sequence[Facts] = found["means"]
     lines = [
         Line(
-            name="measured", points=[(mean["examples"], mean["mean"]) for mean in means], tone="first", dots=True,
+            name="", points=[(mean["examples"], mean["mean"]) for mean in means], tone="first", dots=True,
             band=[(mean["examples"], *mean["interval"]) for mean in means if mean["interval"]],
         )
     ]  # fmt: skip
     if found["law"]:
         lines.append(Line(name="law", points=_law_points(found), tone="second"))
     chart = line_chart(
-        "Training examples and what they bring", lines, x_name="training examples (logarithmic)", y_name=found["figure"],
+        "What training examples bring: measured, and by the law" if found["law"] else "What training examples bring", lines, x_name="training examples (logarithmic)", y_name=found["figure"],
         x_scale="log", y_format=_tick,
     )  # fmt: skip
     rows = [
@@ -271,7 +285,7 @@ def curve(facts: Facts) -> Markup | None:
         f"not looked at. All sizes have {equal}; smaller parts are within larger ones, and each seed draws its own."
     )
     return join(
-        *[tag("p", sentence) for sentence in _foretold(found)],
+        *_foretold(found),
         tag("div", chart, class_="charts"),
         data_table(("training examples", f"*{found['figure']}", "*95 % interval over seeds"), rows),
         tag("p", note, class_="small soft"),
@@ -449,25 +463,22 @@ def _law_points(found: Facts) -> list[tuple[Number, Number]]:
     return [(size, law["ceiling"] - law["scale"] * size ** -law["power"]) for size in sizes]
 
 
-def _foretold(found: Facts) -> list[str]:
+def _foretold(found: Facts) -> list[Markup]:
     """What the law says, and how far it was off where that can be seen."""
-    twice, check = found["twice"], found["check"]
+    twice, check, law = found["twice"], found["check"], found["law"]
     if not twice:
-        return ["Of fewer than four sizes nothing is foretold."]
-    gain = f"{twice['gain']:+.3f}"
+        return [tag("p", "Of fewer than four sizes nothing is foretold.")]
     interval = twice["gain_interval"]
-    between = (
-        f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
-        if interval
-        else ", of one seed, so how sure that is is not known"
+    between = ", of one seed, so nobody knows how sure that is"
+    if interval:
+        between = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+    gain = f"Twice the labels ({count(twice['examples'])}) would bring {twice['gain']:+.3f}{between}: to about {figure(twice['mean'])}."
+    checked = (
+        f" for n examples. Put through the smaller sizes alone, this kind of line says {figure(check['said'])} for "
+        f"{count(check['examples'])} examples, where {figure(check['measured'])} was measured; the interval is wider by as much."
     )
-    law = found["law"]
-    return [
-        f"Twice the labels ({count(twice['examples'])}) would bring {gain}{between}: to about {figure(twice['mean'])}.",
-        f"That is read from {figure(law['ceiling'])} − {law['scale']:.3g} n^−{law['power']:.2g}. Put through the smaller sizes alone, this "
-        f"kind of line says {figure(check['said'])} for {count(check['examples'])} examples, where {figure(check['measured'])} was measured; "
-        "the interval is wider by as much.",
-    ]
+    formula = join(f"{figure(law['ceiling'])} − {law['scale']:.3g} n", tag("sup", f"−{law['power']:.2g}"))
+    return [tag("p", gain), tag("p", "The law is ", formula, checked)]
 
 
 def _leaks(leaks: Facts) -> list[Markup | None]:

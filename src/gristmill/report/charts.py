@@ -16,7 +16,7 @@ __all__ = ["Line", "duration_ticks", "interval_strip", "line_chart", "nice_ticks
 
 WIDTH, HEIGHT = 440.0, 270.0
 LEFT, TOP, BOTTOM = 46.0, 34.0, 44.0
-LABEL_GAP = 30.0  # an end label has two lines
+LABEL_GAP, LABEL_WIDTH = 30.0, 60.0  # an end label has two lines
 MOST_STEPS_EACH = 10
 TIME_STEPS = (
     0.1,
@@ -269,11 +269,15 @@ def _end_labels(
 ) -> list[Markup]:
     """Names at the ends of the lines, pushed apart where they would overlap."""
     ordered = sorted(lines, key=lambda line: y(line.points[-1][1]))
+    ends = [x(line.points[-1][0]) for line in ordered]
     heights: list[Number] = []
-    for line in ordered:
+    for line, end in zip(ordered, ends, strict=True):
         wanted = y(line.points[-1][1]) - (2 if len(lines) > 1 else -4)
-        heights.append(max(wanted, heights[-1] + LABEL_GAP) if heights else wanted)
-    overflow = max(0.0, heights[-1] + 18 - (HEIGHT - BOTTOM)) if heights else 0.0
+        near = [
+            height for height, other in zip(heights, ends, strict=False) if abs(other - end) < LABEL_WIDTH
+        ]
+        heights.append(max([wanted, *(height + LABEL_GAP for height in near)]))
+    overflow = max(0.0, max(heights, default=0.0) + 18 - (HEIGHT - BOTTOM))
     return [
         tag(
             "text",
