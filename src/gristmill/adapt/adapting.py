@@ -208,7 +208,7 @@ def _without_leaks(
     ]
     if found and data.leaks == "refuse":
         raise InputError(
-            f"{found[0].other} has the same text or group as {found[0].one}, and so have {len(found) - 1:,} others",
+            f"{len(found):,} texts or groups stand in two splits: {found[0].one} and {found[0].other}, for instance",
             'set data.leaks = "drop" to take them out of the training examples, or take them out of the files',
         )
     kept = list(splits)
