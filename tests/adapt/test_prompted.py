@@ -187,7 +187,7 @@ def recipe(
         ("bert", {}, {"way": "soft_prompt", "learning_rate": 0.03, **WHOLE}),
         ("gpt2", {}, {"way": {"name": "prefix", "tokens": 5}, "learning_rate": 0.03, **WHOLE}),
         ("qwen3", {"shots": 3, "words": {name: name for name in WORDS}}, {"way": "lora", "learning_rate": 5e-3, **WHOLE}),
-        ("t5", {"calibration": [""]}, {"learning_rate": 5e-3, "epochs": 5}),
+        ("t5", {"calibration": [""]}, {"learning_rate": 5e-3, **WHOLE}),
     ],
 )  # fmt: skip
 def test_labels_are_learned_and_what_is_kept_answers_the_same(
@@ -201,8 +201,8 @@ def test_labels_are_learned_and_what_is_kept_answers_the_same(
     made = adapt(recipe(tmp_path, base(family), rows, task, {"epochs": 3, **tune}), tmp_path / "out")
     facts = json.loads((made.path / "result.json").read_text())
     assert facts["seeds"][0]["losses"][-1] < facts["seeds"][0]["losses"][0], facts["seeds"][0]["losses"]
-    if "way" not in tune:  # what stays frozen has learned nothing before
-        assert facts["figures"]["accuracy"]["mean"] > 0.6  # chance is a third
+    if not tune.items() >= WHOLE.items():
+        assert facts["figures"]["accuracy"]["mean"] > 0.6, facts["seeds"]  # chance is a third
     predictor = Predictor(made.path)
     test = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     answers = list(predictor.texts([row["text"] for row in test]))

@@ -7,6 +7,7 @@ at once, when everything is decided.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import statistics
@@ -20,6 +21,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from gristmill import rng
+from gristmill.adapt.augmenting import Augmentation, augmented
 from gristmill.adapt.base import PROMPT, TASK, Base, load_base
 from gristmill.adapt.curves import CurveSettings, learning_curve, subsets
 from gristmill.adapt.data import (
@@ -37,6 +39,7 @@ from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
 from gristmill.adapt.net import Net, narrow
 from gristmill.adapt.searching import SearchSettings, applied, dimensions, search
+from gristmill.adapt.self_training import Pool, SelfTraining, labels_of, pool_of, said_of
 from gristmill.adapt.task import Example, Item, Mistake, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
 from gristmill.artifact import (
@@ -83,6 +86,10 @@ class AdaptRecipe:
     """The labelled examples."""
     tune: TuneSettings = dataclasses.field(default_factory=TuneSettings)
     """How the model is fine-tuned."""
+    augment: Augmentation | None = None
+    """Learn from noisy copies of the training examples as well."""
+    self_training: SelfTraining | None = None
+    """Learn from rows without labels, which the model labels itself."""
     maximum_tokens: Annotated[int, Ge(8)] | None = None
     """Longer examples are cut, or divided where the task allows; by default what the model reads, 512 at most."""
     seed: Annotated[int, Ge(0)] = 0
@@ -122,6 +129,8 @@ class Splits(NamedTuple):
     """Examples that were taken out since they stand in a later split, too."""
     notes: tuple[str, ...] = ()
     """What is odd about them, in words."""
+    pool: Pool | None = None
+    """What has no labels, for self-training."""
 
 
 class _Items(NamedTuple):
@@ -130,6 +139,8 @@ class _Items(NamedTuple):
     train: list[Item]
     valid: list[Item]
     test: list[Item]
+    pool: Sequence[Item] = ()
+    """Of self-training."""
 
 
 class _Trained(NamedTuple):
@@ -144,10 +155,14 @@ class _Trained(NamedTuple):
     test: Result | None
     net: Net
     """As it was trained; the weights of its model are in `weights`."""
+    items: _Items
+    """With what the untrained model says of them, where the task wants that."""
     weights: Mapping[str, Tensor]
     learned: Mapping[str, Tensor]
-    mistakes: list[Mistake]
+    mistakes: Sequence[Mistake] = ()
     """On the test examples, or those for validation where there are no others."""
+    rounds: Sequence[Mapping[str, Any]] = ()
+    """Of self-training."""
 
 
 def prepare(recipe: AdaptRecipe) -> Splits:
@@ -173,7 +188,10 @@ def prepare(recipe: AdaptRecipe) -> Splits:
     if data.per_class is not None:
         train = some_of_each(train, _kind, data.per_class, recipe.seed)
     outputs = task.outputs(train)
-    return Splits(train, valid, test, found, outputs, dropped, _notes(train, outputs))
+    pool = None
+    if recipe.self_training is not None:
+        pool = pool_of(task, recipe.self_training, train, [*valid, *test])
+    return Splits(train, valid, test, found, outputs, dropped, _notes(train, outputs), pool)
 
 
 def _without_leaks(
@@ -190,7 +208,7 @@ def _without_leaks(
     ]
     if found and data.leaks == "refuse":
         raise InputError(
-            f"{found[0].other} has the same text or group as {found[0].one}, and so have {len(found) - 1:,} others",
+            f"{len(found):,} texts or groups stand in two splits: {found[0].one} and {found[0].other}, for instance",
             'set data.leaks = "drop" to take them out of the training examples, or take them out of the files',
         )
     kept = list(splits)
@@ -258,7 +276,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         if recipe.search is not None:
             searched = search(
                 recipe.search,
-                _Experiment(recipe, splits._replace(test=[], leaks=[]), base),
+                _Experiment(recipe, splits._replace(test=[], leaks=[], pool=None), base),
                 name=_study_name(config),
                 seed=recipe.seed,
                 directory=scratch / "search",
@@ -269,10 +287,11 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         best: _Trained | None = None
         trained: list[_Trained] = []
         for i in range(recipe.seeds):
-            one = _train(recipe, base, splits, items, recipe.seed + i, scratch, say)
+            seed = recipe.seed + i
+            one = _best_round(recipe, base, splits, items, seed, scratch / f"seed-{seed}", say)
             if best is None or one.score > best.score:
                 best = one
-            trained.append(one._replace(weights={}, learned={}))
+            trained.append(one._replace(items=_Items(*([] for _ in one.items)), weights={}, learned={}))
         assert best is not None
         _write(work.path, recipe, base, splits, best)
         if recipe.curve is not None:
@@ -293,7 +312,8 @@ def _config(recipe: AdaptRecipe) -> dict[str, Any]:
     Of a search neither where trials are kept, which may name a password, nor how many processes make them: those may change
     before it goes on.
     """
-    config: dict[str, Any] = to_dict(recipe) | {"data_hashes": _hashes(recipe.data)}
+    more = [recipe.self_training.unlabelled] if recipe.self_training is not None else []
+    config: dict[str, Any] = to_dict(recipe) | {"data_hashes": _hashes(recipe.data, *more)}
     if recipe.search is not None:
         config["search"] = {k: v for k, v in config["search"].items() if k not in ("storage", "workers")}
     return config
@@ -404,7 +424,7 @@ def _curve(
     """The facts of the learning curve; the models that were trained on all examples are its end."""
     assert recipe.curve is not None
     directory.mkdir(parents=True, exist_ok=True)
-    run = _Experiment(recipe, splits._replace(test=[], leaks=[]), base)
+    run = _Experiment(recipe, splits._replace(test=[], leaks=[], pool=None), base)
     known = {each.seed: {k: v.value for k, v in each.valid.figures.items()} for each in trained}
     by = recipe.choose_by or recipe.task.chosen_by
     figure = next(iter(trained[0].valid.figures)) if by in (None, "loss") else by
@@ -416,6 +436,53 @@ def _curve(
 
 
 # --- one model --------------------------------------------------------------------------------------------------------
+
+
+def _best_round(
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: _Items, seed: int, scratch: Path,
+    say: Callable[[str], None],
+) -> _Trained:  # fmt: skip
+    """What is learned from labelled examples, or, with self-training, the best of that and of its students."""
+    best = _train(recipe, base, splits, items, seed, scratch, say)
+    if recipe.self_training is not None:
+        best = _self_trained(recipe, base, splits, items, best, scratch, say)
+    net = _whole(recipe, base, best)
+    asked = splits.test or splits.valid
+    of_asked = best.items.test if splits.test else best.items.valid
+    result, answers = _judged(best.task, net, of_asked, asked, splits.outputs)
+    return best._replace(test=result if splits.test else None, mistakes=best.task.mistakes(asked, answers))
+
+
+def _self_trained(
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: _Items, first: _Trained, scratch: Path,
+    say: Callable[[str], None],
+) -> _Trained:  # fmt: skip
+    """The best of a teacher and its students, who are trained until one is worse than the one before."""
+    settings, pool, task = recipe.self_training, splits.pool, recipe.task
+    assert settings is not None
+    assert pool is not None
+    tune = dataclasses.replace(recipe.tune, epochs=settings.epochs or recipe.tune.epochs)
+    best = now = first
+    rounds: list[dict[str, Any]] = [{"round": 0, "score": first.score}]
+    for number in range(1, settings.rounds + 1):
+        folder, who = scratch / f"round-{number}", f"seed {first.seed}, round {number}"
+        teacher = _whole(recipe, base, now)
+        ask = functools.partial(task.answers, teacher, items.pool, pool.examples, splits.outputs)
+        labels = labels_of(folder / "pseudo_labels.json", task, settings, pool, ask)
+        if not labels:
+            say(f"{who}: no row is told with a probability of {settings.threshold:g}")
+            break
+        said = said_of(pool, labels)
+        right = "" if said["right"] is None else f", {said['right']:.1%} of those with a known label right"
+        say(f"{who}: {len(labels):,} of {len(pool.examples):,} rows are learned from{right}")
+        to_learn = _to_learn(recipe, base, splits, [each.example for each in labels])
+        student = dataclasses.replace(recipe, tune=tune)
+        now = _train(student, base, splits, items._replace(train=to_learn), first.seed, folder, say)
+        rounds.append({"round": number, **said, "score": now.score})
+        if now.score < best.score:
+            break
+        best = now
+    return best._replace(rounds=rounds)
 
 
 def _train(
@@ -432,33 +499,34 @@ def _train(
         )
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
-    tuner, items = _tuner(recipe, base, splits, items, seed, scratch / f"seed-{seed}", note)
+    tuner, items = _tuner(recipe, base, splits, items, seed, scratch, note)
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
     weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
-    plain = make_model(base.model.config)
-    plain.load_state_dict(dict(weights))
-    if tuner.net.prompt is not None:
-        tuner.net.prompt.install(plain)
-    plain.to(tuner.net.device)
-    narrow(plain, recipe.tune.precision)  # judged as it will be used
-    final = dataclasses.replace(tuner.net, model=plain)
-    final.train(False)
+    net = dataclasses.replace(tuner.net, model=base.model)
+    trained = _Trained(seed, task, tuned, 0.0, Result({}), None, net, items, weights, learned)
+    final = _whole(recipe, base, trained)
     valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
     if (calibrated := task.calibrated(splits.valid, answers)) is not task:
         task = calibrated
-        valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
-    test, asked = None, splits.valid
-    if splits.test:
-        asked = splits.test
-        test, answers = _judged(task, final, items.test, asked, splits.outputs)
+        valid, _ = _judged(task, final, items.valid, splits.valid, splits.outputs)
     value = 0.0
     if splits.valid:
         value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
-    net = dataclasses.replace(final, model=base.model)
-    return _Trained(
-        seed, task, tuned, value, valid, test, net, weights, learned, task.mistakes(asked, answers)
-    )
+    return trained._replace(task=task, score=value, valid=valid)
+
+
+def _whole(recipe: AdaptRecipe, base: Base, trained: _Trained) -> Net:
+    """A trained net with its weights in place, as it will be used."""
+    model = make_model(base.model.config)
+    model.load_state_dict(dict(trained.weights))
+    if trained.net.prompt is not None:
+        trained.net.prompt.install(model)
+    model.to(pick_device(recipe.tune.device))
+    narrow(model, recipe.tune.precision)
+    net = dataclasses.replace(trained.net, model=model)
+    net.train(False)
+    return net
 
 
 def _tuner(
@@ -518,7 +586,25 @@ def _chosen(result: Result, by: str | None) -> float:
 
 
 def _all_items(recipe: AdaptRecipe, base: Base, splits: Splits) -> _Items:
-    return _Items(*(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test)))
+    return _Items(
+        train=_to_learn(recipe, base, splits, []),
+        valid=_items(recipe, base, splits, splits.valid),
+        test=_items(recipe, base, splits, splits.test),
+        pool=_items(recipe, base, splits, splits.pool.examples) if splits.pool is not None else (),
+    )
+
+
+def _to_learn(recipe: AdaptRecipe, base: Base, splits: Splits, told: Sequence[Any]) -> list[Item]:
+    """The items of the training examples, of those that a model has labelled, and of noisy copies of both."""
+    examples = [*splits.train, *told]
+    believed = recipe.self_training.weight if recipe.self_training is not None else 1.0
+    weights = [1.0] * len(splits.train) + [believed] * len(told)
+    if recipe.augment is not None:
+        examples += augmented(recipe.task, examples, recipe.augment, recipe.seed)
+    return [
+        item._replace(weight=item.weight * weights[item.example % len(weights)])
+        for item in _items(recipe, base, splits, examples)
+    ]
 
 
 def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[Any]) -> list[Item]:
@@ -572,6 +658,7 @@ def _facts(recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], kep
                 "valid": {k: v.value for k, v in each.valid.figures.items()},
                 "test": {k: v.value for k, v in each.test.figures.items()} if each.test else None,
                 "elapsed_seconds": each.tuned.elapsed_seconds,
+                **({"rounds": each.rounds} if each.rounds else {}),
             }
             for each in trained
         ],
@@ -582,6 +669,9 @@ def _facts(recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], kep
         "confusion": (best.test or best.valid).confusion,
         "mistakes": len(best.mistakes),
         "notes": splits.notes,
+        "unlabelled": None if splits.pool is None else {
+            "used": len(splits.pool.examples), "left_out": splits.pool.left_out,
+        },
         "leaks": {
             "count": len(splits.leaks),
             "dropped": splits.dropped,
@@ -621,9 +711,9 @@ def _over_seeds(figures: Sequence[Any]) -> dict[str, Any]:
     return {"mean": mean, "interval": [mean - reach, mean + reach], "over": "seeds", "values": values}
 
 
-def _hashes(data: DataSettings) -> dict[str, Any]:
+def _hashes(data: DataSettings, *more: str) -> dict[str, Any]:
     found = {}
-    for name in (data.train, data.valid, data.test):
+    for name in (data.train, data.valid, data.test, *more):
         if name is not None and Path(name).is_file():
             found[name] = hash_file(Path(name))
     return found

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gristmill.adapt.encoding import Item, Packed, in_parts, pack
+from gristmill.adapt.encoding import Item, Packed, evened, in_parts, pack
 from gristmill.adapt.heads import Head
 from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.vectors import Vectors
@@ -77,6 +77,8 @@ class Net:
         batch, kept = packed.batch, None
         if self.prompt is not None:
             batch, kept = self.prompt.inserted(packed)
+        size = batch.tokens.shape[1]
+        batch = evened(batch)
         if isinstance(self.model, Transformer) and self.model.config.kind == "encoder-decoder":
             states = self.model.encode(
                 batch.tokens,
@@ -86,7 +88,7 @@ class Net:
             )
         else:
             states = hidden_states(self.model, batch, dropout_seed)
-        return states[0] if kept is None else states[0][kept]
+        return states[0, :size] if kept is None else states[0][kept]
 
     def scores(self, items: Sequence[Item], dropout_seed: int = 0) -> Float[Tensor, "N outputs"]:
         """Returns the head's scores of each item, or of all of their tokens, one item after the other."""

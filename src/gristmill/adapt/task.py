@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,13 +16,16 @@ from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
 from gristmill.adapt.vectors import Vectors
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
+from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
 __all__ = [
     "NO_CHANCE",
+    "SWAPPED",
     "Example",
     "Figure",
     "Item",
@@ -37,6 +40,9 @@ __all__ = [
 
 NO_CHANCE = -1e9
 """The score of what can't be; finite, so that no difference of two is undefined."""
+
+SWAPPED = "swapped words"
+"""The operator of edits after which a word stands where another stood."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +164,24 @@ class Task(abc.ABC, Generic[E]):
     def finished(self, tokenizer: Tokenizer) -> Tokenizer:
         """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
         return tokenizer
+
+    def noised(self, example: E, change: Callable[[str], Sequence[Edit]]) -> E:
+        """Returns an example with its texts changed, and the same label.
+
+        Raises:
+            InputError: the label would not fit any more.
+        """
+        raise InputError(
+            "examples of this task can't be changed without their labels", "take out the table [augment]"
+        )
+
+    def labelled(self, example: E, prediction: Mapping[str, Any]) -> tuple[E, float]:
+        """Returns an example with what is predicted for it as its label, and how likely that is to be right.
+
+        Raises:
+            InputError: what is predicted is no label to learn from.
+        """
+        raise InputError("what this task predicts is not learned from", "take out the table [self_training]")
 
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""

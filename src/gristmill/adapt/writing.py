@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gristmill.adapt.encoding import Encoded, Encoder, Item, in_parts, pack
+from gristmill.adapt.encoding import Encoded, Encoder, Item, evened, in_parts, pack
 from gristmill.adapt.net import PREDICTION_TOKENS, Net
 from gristmill.adapt.task import Example, Figure, Task
 from gristmill.batch import Batch, Loss, Source, Visibility
@@ -260,7 +260,8 @@ def read_items(net: Net, items: Sequence[Item], dropout_seed: int) -> tuple[Batc
     """Returns items side by side, and the hidden states from which their tokens are told; segments count items from 1."""
     if net.model.config.kind == "encoder-decoder":
         batch = _with_sources(items, start_token(net.tokenizer.special)).to(net.device)
-        return batch, hidden_states(net.model, batch, dropout_seed)
+        hidden = hidden_states(net.model, evened(batch), dropout_seed)
+        return batch, hidden[:, : batch.tokens.shape[1]]
     # the last token of an item is only ever a target
     packed = pack([_without_last(item.encoded) for item in items], Visibility.CAUSAL, token_types=False)
     targets = torch.tensor([[token for item in items for token in item.encoded.tokens[1:]]])

@@ -10,7 +10,7 @@ A softmax over the classes and its cross-entropy; one example has one class. Wha
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -26,6 +26,7 @@ from gristmill.adapt.heads import Head, Pooling
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row, field_of
 from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
+from gristmill.augment.characters import Edit, edited
 from gristmill.batch import Loss
 from gristmill.errors import InputError, did_you_mean
 from gristmill.metrics.classes import confusion, label_report
@@ -33,7 +34,7 @@ from gristmill.metrics.intervals import wilson_interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Classification", "TextExample", "encoded", "likeliest_class", "shares", "texts_of"]
+__all__ = ["Classification", "TextExample", "changed", "encoded", "likeliest_class", "shares", "texts_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,14 @@ class Classification(ScoredTask[TextExample]):
             found.append(Item(each, target, number, counts.get(str(example.label), 1.0)))
         return found
 
+    def noised(self, example: TextExample, change: Callable[[str], Sequence[Edit]]) -> TextExample:
+        """Returns an example with its texts changed."""
+        return dataclasses.replace(example, texts=changed(example.texts, change))
+
+    def labelled(self, example: TextExample, prediction: Mapping[str, Any]) -> tuple[TextExample, float]:
+        """Returns an example with the class that is predicted, and its probability."""
+        return dataclasses.replace(example, label=str(prediction["label"])), float(prediction["probability"])
+
     def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
         """Returns the cross-entropy of each example, or what stands in its place."""
         targets = torch.tensor([item.target for item in items], device=scores.device)
@@ -255,6 +264,12 @@ def texts_of(row: Row, columns: str | tuple[str, ...]) -> tuple[str, ...]:
             )
         found.append(text)
     return tuple(found)
+
+
+def changed(texts: Sequence[str], change: Callable[[str], Sequence[Edit]]) -> tuple[str, ...]:
+    """Returns texts with their changes made; one of which nothing would be left stays as it is."""
+    found = [edited(text, change(text)) for text in texts]
+    return tuple(new if new.strip() else old for new, old in zip(found, texts, strict=True))
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, final
 
 import numpy as np
@@ -33,7 +33,8 @@ from gristmill.adapt.encoding import Encoded, Encoder, in_parts
 from gristmill.adapt.net import PREDICTION_TOKENS, Net
 from gristmill.adapt.tables import Row
 from gristmill.adapt.task import Item, Result, Task, summed, weights_of
-from gristmill.adapt.tasks.classification import Classification, TextExample, likeliest_class
+from gristmill.adapt.tasks.classification import Classification, TextExample, changed, likeliest_class
+from gristmill.augment.characters import Edit
 from gristmill.batch import Batch, Loss, Source, Visibility
 from gristmill.errors import InputError
 from gristmill.model.config import ModelConfig
@@ -208,6 +209,14 @@ class Prompted(Task[TextExample]):
                 example.texts, words, numbers.get(str(example.label)), tokenizer, encoder
             )
         ]
+
+    def noised(self, example: TextExample, change: Callable[[str], Sequence[Edit]]) -> TextExample:
+        """Returns an example with its texts changed."""
+        return dataclasses.replace(example, texts=changed(example.texts, change))
+
+    def labelled(self, example: TextExample, prediction: Mapping[str, Any]) -> tuple[TextExample, float]:
+        """Returns an example with the class that is predicted, and its probability."""
+        return dataclasses.replace(example, label=str(prediction["label"])), float(prediction["probability"])
 
     def loss(self, net: Net, items: Sequence[Item], dropout_seed: int = 0) -> Loss:
         """Returns the cross-entropy of each example's class."""

@@ -6,7 +6,7 @@ order: the correlations of Spearman (1904) and Pearson with what people said.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -19,7 +19,8 @@ from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
 from gristmill.adapt.tables import Row, field_of
 from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
-from gristmill.adapt.tasks.classification import encoded, texts_of
+from gristmill.adapt.tasks.classification import changed, encoded, texts_of
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
@@ -101,6 +102,10 @@ class Similarity(ScoredTask[RatedExample]):
                 zip(examples, encoded(examples, tokenizer, encoder), strict=True)
             )
         ]
+
+    def noised(self, example: RatedExample, change: Callable[[str], Sequence[Edit]]) -> RatedExample:
+        """Returns an example with its texts changed."""
+        return dataclasses.replace(example, texts=changed(example.texts, change))
 
     def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head:
         """Returns a head with one score."""

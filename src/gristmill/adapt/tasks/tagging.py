@@ -12,7 +12,7 @@ before it), found by the algorithm of Viterbi over the scores alone: no transiti
 import dataclasses
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed
+from gristmill.adapt.task import SWAPPED, Example, Figure, Item, Mistake, Result, ScoredTask, summed
 from gristmill.adapt.tasks.classification import shares
+from gristmill.augment.characters import Edit, edited, moved
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.entities import Entity, entities, entity_report, prefix_and_type, tag_report
@@ -144,6 +145,33 @@ class Tagging(ScoredTask[TaggedExample]):
                         target[place] = numbers[tag]
                 found.append(Item(encoded, (target, words), number))
         return found
+
+    def noised(self, example: TaggedExample, change: Callable[[str], Sequence[Edit]]) -> TaggedExample:
+        """Returns an example with its text changed; words of which nothing is left are gone, with their tags.
+
+        Raises:
+            InputError: words were swapped, and each would have the other's tag.
+        """
+        edits = change(example.text)
+        if any(edit.operator == SWAPPED for edit in edits):
+            raise InputError(
+                "words that change places would have each other's tags", "set augment.swapped_words = 0"
+            )
+        text, words, tags = edited(example.text, edits), [], []
+        gone = False  # the word with which an entity began
+        for (start, end), tag in zip(example.words, example.tags or ["O"] * len(example.words), strict=True):
+            first, last = moved(start, edits), moved(end, edits)
+            if not text[first:last].strip():
+                gone = gone or tag.startswith("B-")
+                continue
+            words.append((first, last))
+            tags.append(f"B-{tag[2:]}" if gone and tag.startswith("I-") else tag)
+            gone = False
+        if not words:
+            return example
+        return dataclasses.replace(
+            example, text=text, words=tuple(words), tags=None if example.tags is None else tuple(tags)
+        )
 
     def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
         """Returns the cross-entropy of each word."""
