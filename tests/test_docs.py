@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 
+from gristmill.adapt.adapting import AdaptRecipe
 from gristmill.cli._main import VERBS
 from gristmill.compare import open_comparison
 from gristmill.compare.trial import Trial
@@ -28,7 +29,11 @@ def test_generated_pages_are_up_to_date():
 def test_every_recipe_and_verb_in_a_page_exists(page):
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
-        table = {"name": "page", "corpus": {"sources": ["recipes/texts"]}, **tomllib.loads(block)}
+        table = tomllib.loads(block)
+        if "task" in table:  # what is adapted
+            assert from_dict(AdaptRecipe, {"name": "page", "base": "runs/demo", **table})
+            continue
+        table = {"name": "page", "corpus": {"sources": ["recipes/texts"]}, **table}
         table.get("compare", {}).pop("pairs", None)  # folders of the reader's own
         if "trial" in table:
             assert from_dict(Trial, table.pop("trial"), "trial").steps

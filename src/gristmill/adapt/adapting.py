@@ -7,7 +7,10 @@ at once, when everything is decided.
 """
 
 import dataclasses
+import hashlib
+import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,11 +19,25 @@ import scipy.stats
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from gristmill import rng
 from gristmill.adapt.base import PROMPT, TASK, Base, load_base
-from gristmill.adapt.data import DataSettings, Leak, divided, leaks, plain, read_split, some_of_each
+from gristmill.adapt.curves import CurveSettings, learning_curve, subsets
+from gristmill.adapt.data import (
+    DataSettings,
+    Leak,
+    divided,
+    groups_of,
+    leaks,
+    plain,
+    read_split,
+    some_of_each,
+    without,
+)
 from gristmill.adapt.encoding import Encoder
-from gristmill.adapt.net import Net
-from gristmill.adapt.task import Example, Item, Result, Task
+from gristmill.adapt.heads import Head
+from gristmill.adapt.net import Net, narrow
+from gristmill.adapt.searching import SearchSettings, applied, dimensions, search
+from gristmill.adapt.task import Example, Item, Mistake, Result, Task
 from gristmill.adapt.tuner import Tuned, Tuner, TuneSettings, mean_loss
 from gristmill.artifact import (
     SCRATCH,
@@ -33,16 +50,23 @@ from gristmill.artifact import (
     write_json,
     write_text,
 )
-from gristmill.config import Part, to_dict
+from gristmill.config import Part, from_dict, to_dict
 from gristmill.errors import InputError, did_you_mean
 from gristmill.generate.load import ADAPTED, HEAD, TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
+from gristmill.train.trainer import pick_device
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
 KIND, FORMAT = ADAPTED, 1
-SHOWN_LEAKS, SHOWN_ERRORS = 20, 50
+SEARCH, CURVE, MISTAKES = "search.json", "curve.json", "mistakes.jsonl"
+UPDATES = "updates.safetensors"
+"""What the way to adapt keeps beside the weights that it became part of: LoRA its A and B."""
+SHOWN_LEAKS, SHOWN_MISTAKES, SHOWN_CLASSES = 20, 50, 5
+MISTAKE_CHARACTERS = 2000
+SEARCHED = ("tune", "task", "maximum_tokens")
+"""What does not change the examples, or is looked at whether it does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,11 +91,22 @@ class AdaptRecipe:
     """How many models are trained, from `seed` on; figures are then means with intervals, and the best by validation is kept."""
     choose_by: str | None = None
     """By which figure on the validation examples the best epoch and seed are chosen, or "loss"; by default the task's first."""
+    search: SearchSettings | None = None
+    """Settings to search first, by validation examples; the best are then used for all seeds."""
+    curve: CurveSettings | None = None
+    """Parts of the training examples to train on besides, to see what labels are worth."""
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
             raise InputError(
                 f'name = "{self.name}" does not name a directory', 'use letters and digits: name = "mine"'
+            )
+        if self.data.train is None and self.tune.epochs:
+            raise InputError('"data.train" is missing', "or set tune.epochs = 0, which learns nothing")
+        if not self.tune.epochs and not self.task.untrained:
+            raise InputError(
+                "tune.epochs = 0, but this task answers nothing before it has learned",
+                'set tune.epochs, or task.name = "prompted"',
             )
 
 
@@ -83,6 +118,10 @@ class Splits(NamedTuple):
     test: list[Any]
     leaks: list[Leak]
     outputs: tuple[str, ...]
+    dropped: int = 0
+    """Examples that were taken out since they stand in a later split, too."""
+    notes: tuple[str, ...] = ()
+    """What is odd about them, in words."""
 
 
 class _Items(NamedTuple):
@@ -105,6 +144,8 @@ class _Trained(NamedTuple):
     """As it was trained; the weights of its model are in `weights`."""
     weights: Mapping[str, Tensor]
     learned: Mapping[str, Tensor]
+    mistakes: list[Mistake]
+    """On the test examples, or those for validation where there are no others."""
 
 
 def prepare(recipe: AdaptRecipe) -> Splits:
@@ -113,16 +154,66 @@ def prepare(recipe: AdaptRecipe) -> Splits:
     Raises:
         InputError: a file, a row or a label is not as it should be; the message names it.
     """
-    rows = read_split(recipe.data)
-    task = recipe.task
+    data, task = recipe.data, recipe.task
+    rows = read_split(data)
     train, valid, test = (task.read(each, labelled=True) for each in rows)
-    if not valid:
-        train, valid = divided(train, _group, _kind, recipe.data.valid_fraction, recipe.seed)
-    if recipe.data.per_class is not None:
-        train = some_of_each(train, _kind, recipe.data.per_class, recipe.seed)
+    group = _group
+    if data.group is not None:
+        of_place = groups_of([row for split in rows for row in split], data.group)
+        group = lambda example: of_place(example.place)  # noqa: E731
+    if data.test_fraction is not None:
+        train, test = divided(train, group, _kind, data.test_fraction, recipe.seed ^ 1)
+    if not valid and train:
+        train, valid = divided(train, group, _kind, data.valid_fraction, recipe.seed)
+    kept, found = _without_leaks(data, [train, valid, test], group)
+    dropped = len(train) + len(valid) - len(kept[0]) - len(kept[1])
+    train, valid = kept[:2]
+    if data.per_class is not None:
+        train = some_of_each(train, _kind, data.per_class, recipe.seed)
     outputs = task.outputs(train)
-    found = leaks([[(each.place, each.key) for each in split] for split in (train, valid, test)])
-    return Splits(train, valid, test, found, outputs)
+    return Splits(train, valid, test, found, outputs, dropped, _notes(train, outputs))
+
+
+def _without_leaks(
+    data: DataSettings, splits: Sequence[list[Any]], group: Callable[[Any], str]
+) -> tuple[list[list[Any]], list[Leak]]:
+    """The splits as the recipe wants them, and what stands in two of them."""
+    keys: list[Callable[[Any], str]] = [lambda example: example.key]
+    if data.group is not None:
+        keys.append(group)
+    found = [
+        leak
+        for key in keys
+        for leak in leaks([[(each.place, key(each)) for each in split] for split in splits])
+    ]
+    if found and data.leaks == "refuse":
+        raise InputError(
+            f"{found[0].other} has the same text or group as {found[0].one}, and so have {len(found) - 1:,} others",
+            'set data.leaks = "drop" to take them out of the training examples, or take them out of the files',
+        )
+    kept = list(splits)
+    if data.leaks == "drop":
+        for key in keys:
+            kept[1] = without(kept[1], key, kept[2])
+            kept[0] = without(kept[0], key, [*kept[1], *kept[2]])
+        for name, before, after in zip(("train", "valid"), splits, kept, strict=False):
+            if before and not after:
+                raise InputError(
+                    f"all of data.{name} stands in another split, too",
+                    "look whether the same file is named twice",
+                )
+    return kept, found
+
+
+def _notes(train: Sequence[Any], outputs: Sequence[str]) -> tuple[str, ...]:
+    """What can be told of training examples that people should know."""
+    counts = Counter(name for example in train for name in example.kind.split("\n") if name in outputs)
+    single = [name for name, count in sorted(counts.items()) if count == 1]
+    if not single:
+        return ()
+    more = f" and {len(single) - SHOWN_CLASSES:,} more" if len(single) > SHOWN_CLASSES else ""
+    names = ", ".join(f'"{name}"' for name in single[:SHOWN_CLASSES])
+    return (f"there is only one training example of {names}{more}",)
 
 
 def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda message: None) -> Artifact:
@@ -132,23 +223,26 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         InputError: something in the recipe or the data does not fit; found before anything is trained.
         RunError: training failed.
     """
+    if recipe.search is not None:
+        _check_search(recipe)
     splits = prepare(recipe)
     base = load_base(Path(recipe.base))
-    config = to_dict(recipe) | {"data_hashes": _hashes(recipe.data)}
+    config = _config(recipe)
     parents = {"base": base.artifact} if base.artifact is not None else {}
     if base.artifact is None:
         config |= {"base_hash": hash_file(next(iter(sorted(Path(recipe.base).glob("*.safetensors")))))}
     made = find(out, artifact_key(KIND, FORMAT, config, parents, recipe.seed))
     if made is not None:
         return made
-    if base.note:
-        say(base.note)
-    for leak in splits.leaks[:3]:
+    for note in (*splits.notes, *([base.note] if base.note else [])):
+        say(note)
+    for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    recipe = dataclasses.replace(recipe, task=recipe.task.settled(splits.train, recipe.seed))
     recipe.task.check(base.model.config, base.tokenizer)
-    items = _Items(
-        *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
-    )
+    items = _all_items(recipe, base, splits)
+    if recipe.curve is not None:
+        subsets(recipe.curve, [example.kind for example in splits.train], recipe.seed)
     with draft(
         out,
         kind=KIND,
@@ -158,20 +252,165 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         seed=recipe.seed,
         keep_partial=True,
     ) as work:
+        scratch, searched = work.path / SCRATCH, None
+        if recipe.search is not None:
+            searched = search(
+                recipe.search,
+                _Experiment(recipe, splits._replace(test=[], leaks=[]), base),
+                name=_study_name(config),
+                seed=recipe.seed,
+                directory=scratch / "search",
+                say=say,
+            )
+            recipe = _with_values(recipe, searched["best"]["values"])
+            items = _all_items(recipe, base, splits)
         best: _Trained | None = None
         trained: list[_Trained] = []
         for i in range(recipe.seeds):
-            one = _train(recipe, base, splits, items, recipe.seed + i, work.path / SCRATCH, say)
+            one = _train(recipe, base, splits, items, recipe.seed + i, scratch, say)
             if best is None or one.score > best.score:
                 best = one
             trained.append(one._replace(weights={}, learned={}))
         assert best is not None
         _write(work.path, recipe, base, splits, best)
-        facts = _facts(recipe, splits, trained, best.seed)
+        if recipe.curve is not None:
+            write_json(work.path / CURVE, _curve(recipe, base, splits, trained, scratch / "curve", say))
+        facts = _facts(recipe, splits, trained, best.seed) | {"lengths": _lengths(recipe, base, items)}
+        if searched is not None:
+            write_json(work.path / SEARCH, {"figure": facts["chosen_by"], "measured_on": "valid", **searched})
         write_json(work.path / "result.json", facts)
         write_text(work.path / "table.txt", (best.test or best.valid).table)
+        write_text(work.path / MISTAKES, "".join(_lines(best.mistakes)))
         work.metrics.update(facts["figures"])
     return open_artifact(out, KIND, verify=False)
+
+
+def _config(recipe: AdaptRecipe) -> dict[str, Any]:
+    """What decides the result.
+
+    Of a search neither where trials are kept, which may name a password, nor how many processes make them: those may change
+    before it goes on.
+    """
+    config: dict[str, Any] = to_dict(recipe) | {"data_hashes": _hashes(recipe.data)}
+    if recipe.search is not None:
+        config["search"] = {k: v for k, v in config["search"].items() if k not in ("storage", "workers")}
+    return config
+
+
+# --- search and curve -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Experiment:
+    """Trains models that are not kept. It has no test examples, and can be sent to another process."""
+
+    recipe: AdaptRecipe
+    splits: Splits
+    base: Base | None = None
+    _items: tuple[Any, _Items] | None = None
+    """What they were made with, and the items."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"base": None, "_items": None}
+
+    def __call__(
+        self, values: Mapping[str, Any], directory: Path, report: Callable[[int, float], None]
+    ) -> float:
+        """Returns the best score on the validation examples with other settings."""
+        recipe = _with_values(self.recipe, values)
+        # of another seed than the models that are kept: settings that a seed's luck has chosen would flatter its model
+        seed = rng.derive(recipe.seed, "search")
+
+        def note(facts: Mapping[str, Any]) -> None:
+            report(facts["epoch"] - 1, facts["score"])
+
+        return max(self._tuner(recipe, self.splits, seed, directory, note).run().scores)
+
+    def figures(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
+        """Returns the figures on the validation examples of a model that learns from some of the training examples."""
+        assert self.recipe.curve is not None
+        recipe, whole = self.recipe, len(self.splits.train)
+        if self.recipe.curve.equal == "steps":
+            epochs = max(1, round(recipe.tune.epochs * whole / len(chosen)))
+            recipe = dataclasses.replace(recipe, tune=dataclasses.replace(recipe.tune, epochs=epochs))
+        splits = self.splits._replace(train=[self.splits.train[i] for i in chosen])
+        tuner = self._tuner(recipe, splits, seed, directory, lambda facts: None)
+        tuner.run()
+        items = self._read(recipe, splits)
+        result, _ = _judged(recipe.task, tuner.net, items.valid, splits.valid, splits.outputs)
+        return {name: figure.value for name, figure in result.figures.items()}
+
+    def _tuner(
+        self, recipe: AdaptRecipe, splits: Splits, seed: int, directory: Path,
+        note: Callable[[Mapping[str, Any]], None],
+    ) -> Tuner:  # fmt: skip
+        items = self._read(recipe, splits)
+        assert self.base is not None
+        return _tuner(recipe, self.base, splits, items, seed, directory, note)
+
+    def _read(self, recipe: AdaptRecipe, splits: Splits) -> _Items:
+        self.base = self.base or load_base(Path(recipe.base))
+        key = (recipe.task, _length(recipe, self.base), [example.place for example in splits.train])
+        if self._items is None or self._items[0] != key:
+            self._items = key, _all_items(recipe, self.base, splits)
+        return self._items[1]
+
+
+def _check_search(recipe: AdaptRecipe) -> None:
+    """Looks at the ends of what is searched before anything is trained."""
+    assert recipe.search is not None
+    plain_recipe = dataclasses.replace(recipe, search=None, curve=None)
+    for name, dimension in dimensions(recipe.search.space).items():
+        for value in dimension.ends:
+            try:
+                other = _with_values(plain_recipe, {name: value})
+            except InputError as error:
+                raise InputError(f"search.space: {error.message}", error.hint) from None
+            if name.partition(".")[0] not in SEARCHED:
+                raise InputError(
+                    f"search.space: {name} can't be searched: all trials are judged on the same examples",
+                    "what can be searched are maximum_tokens and the settings of tune and task",
+                )
+            if name.startswith("task") and not _same_examples(recipe, other):
+                raise InputError(
+                    f"search.space: with {name} = {value!r} there are other examples, and scores can't be compared",
+                    "leave it out of the search",
+                )
+
+
+def _same_examples(recipe: AdaptRecipe, other: AdaptRecipe) -> bool:
+    one, two = prepare(recipe), prepare(other)
+    return (one.train, one.valid, one.outputs) == (two.train, two.valid, two.outputs)
+
+
+def _with_values(recipe: AdaptRecipe, values: Mapping[str, Any]) -> AdaptRecipe:
+    return from_dict(AdaptRecipe, applied(to_dict(recipe), values))
+
+
+def _study_name(config: Mapping[str, Any]) -> str:
+    """Names a search by what its scores depend on: more trials of the same are added to those that are there."""
+    rest = {name: value for name, value in config.items() if name not in ("name", "seeds", "curve", "search")}
+    rest["space"] = config["search"]["space"]
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
+    return f"{config['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _curve(
+    recipe: AdaptRecipe, base: Base, splits: Splits, trained: Sequence[_Trained], directory: Path,
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """The facts of the learning curve; the models that were trained on all examples are its end."""
+    assert recipe.curve is not None
+    directory.mkdir(parents=True, exist_ok=True)
+    run = _Experiment(recipe, splits._replace(test=[], leaks=[]), base)
+    known = {each.seed: {k: v.value for k, v in each.valid.figures.items()} for each in trained}
+    by = recipe.choose_by or recipe.task.chosen_by
+    figure = next(iter(trained[0].valid.figures)) if by in (None, "loss") else by
+    facts = learning_curve(
+        recipe.curve, [example.kind for example in splits.train], run.figures,
+        figure=figure, seed=recipe.seed, directory=directory, known=known, say=say,
+    )  # fmt: skip
+    return {"measured_on": "valid", "valid_examples": len(splits.valid), **facts}
 
 
 # --- one model --------------------------------------------------------------------------------------------------------
@@ -181,15 +420,7 @@ def _train(
     recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, scratch: Path,
     say: Callable[[str], None],
 ) -> _Trained:  # fmt: skip
-    task = recipe.task
-    net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
-    items = _Items(*(task.prepared(net, each) for each in items))
-    by = recipe.choose_by or task.chosen_by
-
-    def score(now: Net) -> float:
-        if by == "loss":
-            return -mean_loss(task, now, items.valid)
-        return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs), by)
+    task, by = recipe.task, recipe.choose_by or recipe.task.chosen_by
 
     def note(facts: Mapping[str, Any]) -> None:
         shown = (
@@ -199,38 +430,73 @@ def _train(
         )
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
-    tuner = Tuner(
-        directory=scratch / f"seed-{seed}", net=net, task=task, items=items.train,
-        settings=recipe.tune, seed=seed, score=score, note=note,
-    )  # fmt: skip
+    tuner = _tuner(recipe, base, splits, items, seed, scratch / f"seed-{seed}", note)
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
-    weights = recipe.tune.way.plain(base.model.state_dict(), learned)
+    weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
     plain = make_model(base.model.config)
     plain.load_state_dict(dict(weights))
     if tuner.net.prompt is not None:
         tuner.net.prompt.install(plain)
+    plain.to(tuner.net.device)
+    narrow(plain, recipe.tune.precision)  # judged as it will be used
     final = dataclasses.replace(tuner.net, model=plain)
     final.train(False)
-    valid = _judged(task, final, items.valid, splits.valid, splits.outputs)
-    test = _judged(task, final, items.test, splits.test, splits.outputs) if splits.test else None
-    value = tuned.scores[tuned.best_epoch - 1] if by == "loss" else _chosen(valid, by)
-    return _Trained(
-        seed, tuned, value, valid, test, dataclasses.replace(final, model=base.model), weights, learned
-    )
+    valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    test, asked = None, splits.valid
+    if splits.test:
+        asked = splits.test
+        test, answers = _judged(task, final, items.test, asked, splits.outputs)
+    value = 0.0
+    if splits.valid:
+        value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
+    net = dataclasses.replace(final, model=base.model)
+    return _Trained(seed, tuned, value, valid, test, net, weights, learned, task.mistakes(asked, answers))
+
+
+def _tuner(
+    recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, directory: Path,
+    note: Callable[[Mapping[str, Any]], None],
+) -> Tuner:  # fmt: skip
+    """What trains one model; it looks at no test examples."""
+    task, by = recipe.task, recipe.choose_by or recipe.task.chosen_by
+    net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
+    task.begin(net, items.train)
+
+    def score(now: Net) -> float:
+        if by == "loss":
+            return -mean_loss(task, now, items.valid)
+        return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs)[0], by)
+
+    return Tuner(
+        directory=directory, net=net, task=task, items=items.train,
+        settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
+    )  # fmt: skip
 
 
 def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout: float) -> Net:
     model = make_model(base.model.config, dropout=dropout)
     model.load_state_dict(base.model.state_dict())
     head = recipe.task.head(model.config, splits.outputs, dropout=dropout, seed=seed)
-    return Net(model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head)
+    if isinstance(head, Head):
+        head.begin_with(base.layer)
+    device = pick_device(recipe.tune.device)
+    model.to(device)
+    if head is not None:
+        head.to(device)
+    return Net(
+        model=model, tokenizer=base.tokenizer, visibility=base.visibility, head=head,
+        reads_prompts=recipe.task.reads_prompts,
+    )  # fmt: skip
 
 
 def _judged(
     task: Task[Any], net: Net, items: Sequence[Item], examples: Sequence[Any], outputs: Sequence[str]
-) -> Result:
-    return task.result(examples, task.answers(net, items, examples, outputs))
+) -> tuple[Result, Sequence[Mapping[str, Any]]]:
+    if not examples:
+        return Result({}), []
+    answers = task.answers(net, items, examples, outputs)
+    return task.result(examples, answers), answers
 
 
 def _chosen(result: Result, by: str | None) -> float:
@@ -240,6 +506,17 @@ def _chosen(result: Result, by: str | None) -> float:
             f'choose_by = "{name}" is no figure of this task', did_you_mean(name, [*result.figures, "loss"])
         )
     return result.figures[name].value
+
+
+def _all_items(recipe: AdaptRecipe, base: Base, splits: Splits) -> _Items:
+    items = _Items(
+        *(_items(recipe, base, splits, each) for each in (splits.train, splits.valid, splits.test))
+    )
+    if not recipe.task.asks_base:
+        return items
+    net = _net(recipe, base, splits, recipe.seed, dropout=0.0)
+    narrow(net.model, recipe.tune.precision)
+    return _Items(*(recipe.task.prepared(net, each) for each in items))
 
 
 def _items(recipe: AdaptRecipe, base: Base, splits: Splits, examples: Sequence[Any]) -> list[Item]:
@@ -257,7 +534,10 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     save_model(directory, base.model.config, best.weights)
     for part, name in ((best.net.head, HEAD), (best.net.prompt, PROMPT)):
         if part is not None:
-            write_tensors({key: p.detach() for key, p in part.state_dict().items()}, directory / name)
+            write_tensors({key: p.detach().cpu() for key, p in part.state_dict().items()}, directory / name)
+    kept = recipe.tune.way.kept(best.learned)
+    if kept:
+        write_tensors({key: tensor.contiguous() for key, tensor in kept.items()}, directory / UPDATES)
     (directory / TOKENIZER).mkdir(exist_ok=True)
     recipe.task.finished(base.tokenizer).save(directory / TOKENIZER)
     prompt = best.net.prompt
@@ -265,7 +545,7 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
         directory / TASK,
         {
             "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
-            "visibility": base.visibility.value,
+            "visibility": base.visibility.value, "precision": recipe.tune.precision,
             "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
         },
     )  # fmt: skip
@@ -294,13 +574,38 @@ def _facts(recipe: AdaptRecipe, splits: Splits, trained: Sequence[_Trained], kep
             for each in trained
         ],
         "kept": kept,
+        "chosen_by": recipe.choose_by or recipe.task.chosen_by or next(iter(results[0].figures)),
+        "settings": to_dict(dataclasses.replace(recipe, search=None, curve=None)),
         "weights": best.tuned.weights,
         "confusion": (best.test or best.valid).confusion,
+        "mistakes": len(best.mistakes),
+        "notes": splits.notes,
         "leaks": {
             "count": len(splits.leaks),
+            "dropped": splits.dropped,
             "first": [leak._asdict() for leak in splits.leaks[:SHOWN_LEAKS]],
         },
     }  # fmt: skip
+
+
+def _lengths(recipe: AdaptRecipe, base: Base, items: _Items) -> dict[str, Any]:
+    """How long examples are, in tokens, and how many had to be cut."""
+    found: dict[str, Any] = {"maximum_tokens": _length(recipe, base)}
+    for name, each in items._asdict().items():
+        lengths = sorted(len(item.encoded.tokens) + item.encoded.cut for item in each)
+        if lengths:
+            found[name] = {
+                "median": lengths[len(lengths) // 2],
+                "longest_tenth": lengths[len(lengths) * 9 // 10],
+                "longest": lengths[-1],
+                "cut": len({item.example for item in each if item.encoded.cut}),
+            }
+    return found
+
+
+def _lines(mistakes: Sequence[Mistake]) -> list[str]:
+    shown = (each._replace(text=each.text[:MISTAKE_CHARACTERS]) for each in mistakes[:SHOWN_MISTAKES])
+    return [f"{json.dumps(each._asdict(), ensure_ascii=False)}\n" for each in shown]
 
 
 def _over_seeds(figures: Sequence[Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
     decoder          bos a                   bos a eos b               (bos or eos, whichever the tokenizer has)
     encoder-decoder  (bos) a eos             (bos) a eos b eos         (read by the encoder)
 
-What is too long is cut at its end, of a pair the longer text first.
+What is too long is cut at its end, of a pair the longer text first (as `truncation=True` does in transformers).
 """
 
 import dataclasses
@@ -86,7 +86,7 @@ class Encoder:
         """Returns two texts with special tokens around and between them."""
         before, after = self._outer.before, self._outer.after
         room = self.maximum_tokens - len(before) - len(self._between) - len(after)
-        half = room // 2
+        half = (room + (len(one) > len(other))) // 2
         of_one = max(half, room - len(other))
         kept = one[:of_one], other[: room - min(len(one), of_one)]
         head = (*before, *kept[0], *self._between)

@@ -5,9 +5,12 @@
     decoders      examples: linear without bias on the last token                     tokens: linear
     others        examples: linear on the mean of all positions                       tokens: linear
 
-So what is fine-tuned here loads into `BertForSequenceClassification` and its like.
+So what is fine-tuned here loads into `BertForSequenceClassification` and its like. Where a checkpoint holds a layer for heads to
+come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. With pooling
+"mean" it is one linear layer on the mean of all positions, as sentence encoders have it, and no stock class.
 """
 
+from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -19,10 +22,13 @@ from gristmill import rng
 from gristmill.adapt.encoding import Packed
 from gristmill.model.config import ModelConfig
 
-__all__ = ["Head", "Shape"]
+__all__ = ["Head", "Pooling", "Shape", "pooled"]
 
 Shape = Literal["example", "token"]
 """What scores are given for: an example, or each of its tokens."""
+
+Pooling = Literal["family", "mean"]
+"""What of an example is read: as the family's stock class does, or the mean of all positions."""
 
 SPREAD = 0.02
 """Standard deviation of new weights, as in BERT."""
@@ -32,18 +38,32 @@ SPREAD = 0.02
 class Head(nn.Module):
     """Scores from hidden states."""
 
-    def __init__(self, config: ModelConfig, outputs: int, shape: Shape, *, dropout: float, seed: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        outputs: int,
+        shape: Shape,
+        *,
+        dropout: float,
+        seed: int,
+        pooling: Pooling = "family",
+    ) -> None:
         """Takes the model's config, how many scores there are and for what, and the seed of the new weights."""
         super().__init__()
-        D, family = config.width, config.family
+        D, family = config.width, config.family if pooling == "family" else ""
         self.shape, self.dropout = shape, dropout
         self.pooling = {"bert": "first", "modernbert": "first"}.get(
-            family, "last" if config.kind == "decoder" else "mean"
+            family, "last" if config.kind == "decoder" and pooling == "family" else "mean"
         )
         has_layer = family == "modernbert" or (family == "bert" and shape == "example")
-        self.dense = nn.Linear(D, D, bias=family == "bert") if has_layer else None
-        self.norm = nn.LayerNorm(D, eps=config.norm_epsilon, bias=False) if family == "modernbert" else None
-        self.out = nn.Linear(D, outputs, bias=not (config.kind == "decoder" and shape == "example"))
+        bias = family == "bert" or config.head_bias
+        self.dense = nn.Linear(D, D, bias=bias) if has_layer else None
+        self.norm = (
+            nn.LayerNorm(D, eps=config.norm_epsilon, bias=config.norm_bias)
+            if family == "modernbert"
+            else None
+        )
+        self.out = nn.Linear(D, outputs, bias=not (self.pooling == "last" and shape == "example"))
         generator = torch.Generator().manual_seed(rng.derive(seed, "head"))
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -56,12 +76,7 @@ class Head(nn.Module):
         self, hidden: Float[Tensor, "T D"], packed: Packed, dropout_seed: int = 0
     ) -> Float[Tensor, "N outputs"]:
         """Returns the scores of examples that stand side by side, or of all of their tokens, in float32."""
-        x = hidden.float()
-        if self.shape == "example":
-            x = self._pooled(x, packed)
-        if self.dense is not None:
-            x = self.dense(x)
-            x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))
+        x = self.features(hidden, packed)
         if self.training and self.dropout:
             generator = torch.Generator(x.device).manual_seed(dropout_seed)
             kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout
@@ -69,13 +84,32 @@ class Head(nn.Module):
         scores: Tensor = self.out(x)
         return scores
 
-    def _pooled(self, x: Tensor, packed: Packed) -> Tensor:
-        starts, ends = packed.starts.to(x.device), packed.ends.to(x.device)
-        if self.pooling == "first":
-            return x[starts]
-        if self.pooling == "last":
-            return x[ends - 1]
-        sums = torch.zeros(len(starts), x.shape[1], device=x.device)
-        lengths = ends - starts
-        owner = torch.repeat_interleave(torch.arange(len(starts), device=x.device), lengths)
-        return sums.index_add(0, owner, x) / lengths[:, None]
+    def features(self, hidden: Float[Tensor, "T D"], packed: Packed) -> Float[Tensor, "N D"]:
+        """Returns what the last layer reads."""
+        x = hidden.float()
+        if self.shape == "example":
+            x = pooled(x, packed, self.pooling)
+        if self.dense is not None:
+            x = self.dense(x)
+            x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))
+        return x
+
+    @torch.no_grad()
+    def begin_with(self, layer: Mapping[str, Tensor]) -> None:
+        """Takes over the weights of a pretrained layer, as far as this head has one; by the names that they have here."""
+        for name, parameter in self.named_parameters():
+            if name in layer:
+                parameter.copy_(layer[name])
+
+
+def pooled(x: Float[Tensor, "T D"], packed: Packed, pooling: str) -> Float[Tensor, "N D"]:
+    """Returns a vector for each of the examples that stand side by side: of its "first" position, its "last", or the "mean"."""
+    starts, ends = packed.starts.to(x.device), packed.ends.to(x.device)
+    if pooling == "first":
+        return x[starts]
+    if pooling == "last":
+        return x[ends - 1]
+    sums = torch.zeros(len(starts), x.shape[1], device=x.device)
+    lengths = ends - starts
+    owner = torch.repeat_interleave(torch.arange(len(starts), device=x.device), lengths)
+    return sums.index_add(0, owner, x) / lengths[:, None]

@@ -15,12 +15,13 @@ from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
+from gristmill.adapt.vectors import Vectors
 from gristmill.batch import Loss
 from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+__all__ = ["Example", "Figure", "Item", "Mistake", "Result", "ScoredTask", "Task", "summed", "weights_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,19 @@ class Result(NamedTuple):
     """True class -> predicted class -> how often, where that is a question."""
 
 
+class Mistake(NamedTuple):
+    """An example of which something else is said than what was expected, for people to look at."""
+
+    place: str
+    text: str
+    expected: str
+    said: str
+    probability: float | None = None
+    """How sure the model is of what it says."""
+
+
 E = TypeVar("E", bound=Example)
+T = TypeVar("T", bound="Task[Any]")
 
 
 class Task(abc.ABC, Generic[E]):
@@ -75,6 +88,12 @@ class Task(abc.ABC, Generic[E]):
 
     chosen_by: ClassVar[str | None] = None
     """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
+    reads_prompts: ClassVar[bool] = False
+    """Whether a task without a head computes with `Net.hidden`, so that learned vectors before the text reach it."""
+    asks_base: ClassVar[bool] = False
+    """Whether `prepared` asks the model before it is trained."""
+    untrained: ClassVar[bool] = False
+    """Whether it answers as the model came, so that nothing needs to be learned."""
 
     @abc.abstractmethod
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[E]:
@@ -91,6 +110,10 @@ class Task(abc.ABC, Generic[E]):
         Raises:
             InputError: there is nothing to learn.
         """
+
+    def settled(self: T, examples: Sequence[Any], seed: int) -> T:
+        """Returns the task with what it needs to know of the training examples, so that its settings say all that it does."""
+        return self
 
     def check(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         """Looks whether a model can do it, before anything is trained.
@@ -109,13 +132,19 @@ class Task(abc.ABC, Generic[E]):
             InputError: a label is none of the outputs.
         """
 
-    def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head | None:
+    def head(
+        self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int
+    ) -> Head | Vectors | None:
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
     def finished(self, tokenizer: Tokenizer) -> Tokenizer:
         """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
         return tokenizer
+
+    def begin(self, net: Net, items: Sequence[Item]) -> None:
+        """Gives the head its first weights in place, where they depend on the training examples."""
+        return None
 
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
@@ -134,6 +163,10 @@ class Task(abc.ABC, Generic[E]):
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how good predictions are, for examples with labels."""
+
+    def mistakes(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """Returns what is not as it should be, the worst first; none where that is no question of right and wrong."""
+        return []
 
 
 class ScoredTask(Task[E]):

@@ -53,6 +53,14 @@ class Way(abc.ABC):
         found = {name.removeprefix("model."): t for name, t in learned.items() if name.startswith("model.")}
         return {name: found.get(name, tensor) for name, tensor in base.items()}
 
+    def kept(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns what is worth keeping beside the plain weights: by default nothing.
+
+        Args:
+            learned: what was learned, by its names in `Installed`.
+        """
+        return {}
+
 
 def used(net: Net) -> dict[str, nn.Parameter]:
     """Returns the weights that a task's loss depends on: without a head the output matrix is, with one it is not."""

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ from gristmill.tokenizer.convert import from_bert, from_gpt2
 from gristmill.tokenizer.convert import from_llama2c as tokenizer_from_llama2c
 from gristmill.tokenizer.framing import Frame, frame
 
-__all__ = ["export_run", "import_model"]
+__all__ = [
+    "PROBE",
+    "compare_tokens",
+    "export_run",
+    "facts",
+    "import_model",
+    "placed",
+    "refuse_to_overwrite",
+    "write_tokenizer",
+]
 
 PROBE = "In 1984, 3 naïve cats\n\tsat — “so what?” 床前明月光，疑是地上霜。 🙂"
 """Text with a bit of everything, on which the exported tokenizer has to agree with ours."""
@@ -55,6 +64,30 @@ def export_run(
             is `pooling`.
         RunError: logits or tokens differ.
     """
+    if pooling is not None and loaded.config.kind != "encoder":
+        raise InputError(
+            f"sentence-transformers loads encoders, and the model is of kind {loaded.config.kind}",
+            "export it without pooling",
+        )
+    with placed(out, force) as directory:
+        if pooling is not None:
+            to_sentence_transformers(loaded.config, directory, pooling=pooling)
+        difference = to_transformers(loaded.model.float(), directory, dict(loaded.tokenizer.special))
+        edges = _frame(loaded.tokenizer, loaded.config)
+        maximum = None if loaded.config.kind == "decoder" else loaded.config.maximum_positions
+        write_tokenizer(loaded.tokenizer, loaded.config, directory, edges, maximum_tokens=maximum)
+        theirs = _stock_tokenizer(directory)(PROBE)["input_ids"]
+        compare_tokens([theirs], [edges.around(loaded.tokenizer.encode(PROBE))])
+    return facts(out, loaded.config, loaded.artifact, difference)
+
+
+@contextlib.contextmanager
+def placed(out: Path, force: bool) -> Iterator[Path]:
+    """Yields a directory that stands at `out`, whole, when nothing has gone wrong; transformers is quiet meanwhile.
+
+    Raises:
+        InputError: `out` is not empty.
+    """
     refuse_to_overwrite(out, force)
     partial = out.parent / f".{out.name}.partial"
     with disk_errors(out):
@@ -62,21 +95,21 @@ def export_run(
         partial.mkdir(parents=True)
         try:
             with _quiet_transformers():
-                if pooling is not None:
-                    to_sentence_transformers(loaded.config, partial, pooling=pooling)
-                difference = to_transformers(loaded.model.float(), partial, dict(loaded.tokenizer.special))
-                _write_tokenizer(loaded.tokenizer, loaded.config, partial)
-                _compare_tokens(loaded.tokenizer, loaded.config, partial)
+                yield partial
             if out.exists():
                 shutil.rmtree(out)
             partial.rename(out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def facts(out: Path, config: ModelConfig, artifact: Artifact, difference: float) -> dict[str, Any]:
+    """Returns what there is to say of an export."""
     return {
         "path": str(out),
-        "family": loaded.config.family,
+        "family": config.family,
         "largest_logit_difference": difference,
-        "source_content_hash": loaded.artifact.manifest.content_hash,
+        "source_content_hash": artifact.manifest.content_hash,
         "files": {
             str(file.relative_to(out)): file.stat().st_size
             for file in sorted(out.rglob("*"))
@@ -176,51 +209,89 @@ def _frame(tokenizer: Tokenizer, config: ModelConfig) -> Frame:
     return frame(tokenizer.special, config.kind)
 
 
-def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
-    """Writes the tokenizer's files, with a template that frames texts as `_frame` does."""
+def write_tokenizer(
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    directory: Path,
+    edges: Frame,
+    *,
+    between: tuple[int, ...] | None = None,
+    closing: tuple[int, ...] | None = None,
+    maximum_tokens: int | None = None,
+    pad: str | None = None,
+) -> None:
+    """Writes the tokenizer's files, with a template that puts special tokens around texts and pairs of texts.
+
+    Args:
+        tokenizer: ours.
+        config: of the model that reads the tokens.
+        directory: exists.
+        edges: what stands around a text.
+        between: what stands between the texts of a pair; by default what stands behind a text.
+        closing: what stands behind a pair; by default what stands behind a text.
+        maximum_tokens: where `truncation=True` cuts.
+        pad: the token that padding is written with, where the tokenizer has none of its own.
+    """
     tokenizer.save(directory)
-    if config.kind != "decoder":
-        path = directory / "tokenizer_config.json"
+    stated: dict[str, Any] = {}
+    if maximum_tokens is not None:
         types = ["token_type_ids"] if config.token_types else []
-        stated = {
+        stated |= {
             "model_input_names": ["input_ids", *types, "attention_mask"],
-            "model_max_length": config.maximum_positions,
+            "model_max_length": maximum_tokens,
         }
+    if pad is not None:
+        stated["pad_token"] = pad
+    if stated:
+        path = directory / "tokenizer_config.json"
         write_json(path, json.loads(path.read_text(encoding="utf-8")) | stated)
     path = directory / "tokenizer.json"
     layout = json.loads(path.read_text(encoding="utf-8"))
-    edges = _frame(tokenizer, config)
+    between = edges.after if between is None else between
+    closing = edges.after if closing is None else closing
 
     def said(tokens: tuple[int, ...], text: int) -> list[dict[str, Any]]:
         return [{"SpecialToken": {"id": tokenizer.name(token), "type_id": text}} for token in tokens]
 
-    single = [*said(edges.before, 0), {"Sequence": {"id": "A", "type_id": 0}}, *said(edges.after, 0)]
+    before, one, other = (
+        said(edges.before, 0),
+        *({"Sequence": {"id": x, "type_id": i}} for i, x in enumerate("AB")),
+    )
+    tokens = (*edges.before, *between, *edges.after, *closing)
     layout["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": single,
-        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}, *said(edges.after, 1)],
+        "single": [*before, one, *said(edges.after, 0)],
+        "pair": [*before, one, *said(between, 0), other, *said(closing, 1)],
         "special_tokens": {
             name: {"id": name, "ids": [token], "tokens": [name]}
-            for name, token in ((tokenizer.name(token), token) for token in dict.fromkeys(edges.around([])))
+            for name, token in ((tokenizer.name(token), token) for token in dict.fromkeys(tokens))
         },
     }
     write_json(path, layout)
 
 
-def _compare_tokens(tokenizer: Tokenizer, config: ModelConfig, directory: Path) -> None:
+def compare_tokens(theirs: Sequence[Sequence[int]], ours: Sequence[Sequence[int]]) -> None:
+    """Compares what the exported tokenizer makes of texts with what ours does.
+
+    Raises:
+        RunError: they differ.
+    """
+    for other, mine in zip(theirs, ours, strict=True):
+        if list(other) != list(mine):
+            at = next(
+                (i for i, pair in enumerate(zip(other, mine, strict=False)) if pair[0] != pair[1]), len(mine)
+            )
+            raise RunError(
+                f"the exported tokenizer splits a text differently from token {at} on: {other[at : at + 3]}, "
+                f"ours {mine[at : at + 3]}",
+                "nothing was written; please report this with the run's tokenizer.json",
+            )
+
+
+def _stock_tokenizer(directory: Path) -> Any:
     import transformers
 
-    stock = transformers.AutoTokenizer.from_pretrained(directory)
-    theirs, ours = stock(PROBE)["input_ids"], _frame(tokenizer, config).around(tokenizer.encode(PROBE))
-    if theirs != ours:
-        at = next(
-            (i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), len(ours)
-        )
-        raise RunError(
-            f"the exported tokenizer splits a text differently from token {at} on: {theirs[at : at + 3]}, "
-            f"ours {ours[at : at + 3]}",
-            "nothing was written; please report this with the run's tokenizer.json",
-        )
+    return transformers.AutoTokenizer.from_pretrained(directory)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors
 import torch
 from torch import Tensor
 
@@ -24,11 +25,17 @@ from gristmill.model.family import Family
 from gristmill.model.transformer import Transformer
 
 __all__ = [
+    "ROUNDINGS",
     "TOLERANCE",
     "Pooling",
     "compare_with_transformers",
     "from_llama2c",
     "from_transformers",
+    "largest_difference",
+    "outputs_of_both",
+    "pooler_in",
+    "refuse_unportable",
+    "special_token_fields",
     "to_sentence_transformers",
     "to_transformers",
 ]
@@ -40,7 +47,7 @@ ROUNDINGS = 4.0
 """Weights can make more of float32's rounding than TOLERANCE: T5's attention, whose scores are not scaled, easily
 does. The stock class is then that far from itself in float64, and a difference of so many times that is no error."""
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last"]
 """How one embedding is made of a text's hidden states."""
 
 FAMILY_OF_TYPE = {"electra": "bert", "marian": "transformer"}
@@ -63,14 +70,10 @@ def to_transformers(model: Model, directory: Path, special_tokens: dict[str, int
         RunError: the logits differ.
     """
     config = model.config
-    if config.ngrams is not None:
-        raise InputError(
-            f'the family "{config.family}" has no n-gram embeddings in transformers, so this model can not be exported',
-            "train without [model.ngrams], or keep using it with gristmill",
-        )
+    refuse_unportable(config)
     family: Family = plugins.load("model.families", config.family)
     theirs: dict[str, Any] = family.to_config(config) | {"dtype": "float32", "torch_dtype": "float32"}
-    theirs |= _token_fields(config, special_tokens)
+    theirs |= special_token_fields(config, special_tokens)
     write_json(directory / "config.json", theirs)
     if config.kind != "encoder":
         defaults = {key: value for key, value in theirs.items() if key.endswith("_token_id")}
@@ -86,8 +89,17 @@ def to_transformers(model: Model, directory: Path, special_tokens: dict[str, int
     return difference
 
 
-def _token_fields(config: ModelConfig, special_tokens: dict[str, int]) -> dict[str, int | None]:
-    """The fields of config.json that name special tokens."""
+def refuse_unportable(config: ModelConfig) -> None:
+    """Raises InputError where a model has parts that no stock class has."""
+    if config.ngrams is not None:
+        raise InputError(
+            f'the family "{config.family}" has no n-gram embeddings in transformers, so this model can not be exported',
+            "train without [model.ngrams], or keep using it with gristmill",
+        )
+
+
+def special_token_fields(config: ModelConfig, special_tokens: dict[str, int]) -> dict[str, int | None]:
+    """Returns the fields of config.json that name special tokens."""
     names = ("bos", "eos", "pad", *(("cls", "sep", "mask") if config.kind == "encoder" else ()))
     if config.kind != "encoder-decoder":
         return {f"{name}_token_id": special_tokens[name] for name in names if name in special_tokens}
@@ -97,31 +109,29 @@ def _token_fields(config: ModelConfig, special_tokens: dict[str, int]) -> dict[s
     return fields if start is None else {**fields, "decoder_start_token_id": start}
 
 
-def to_sentence_transformers(config: ModelConfig, directory: Path, *, pooling: Pooling) -> None:
-    """Writes what `SentenceTransformer(directory)` needs beside an exported encoder: normalised embeddings of texts.
+def to_sentence_transformers(
+    config: ModelConfig, directory: Path, *, pooling: Pooling, maximum_tokens: int | None = None
+) -> None:
+    """Writes what `SentenceTransformer(directory)` needs beside an exported model: normalised embeddings of texts.
 
     The files are in the words of version 2, which later ones read too.
 
     Args:
         config: of the model.
         directory: where `to_transformers` has written it.
-        pooling: the mean over a text's positions, its first and last token among them; or its first ([CLS]).
-
-    Raises:
-        InputError: the model is no encoder.
+        pooling: the mean over a text's positions, its first and last token among them; its first ([CLS]), or its last.
+        maximum_tokens: where longer texts are cut; by default what the model reads.
     """
-    if config.kind != "encoder":
-        raise InputError(
-            f"sentence-transformers loads encoders, and the model is of kind {config.kind}",
-            "export it without pooling",
-        )
     modules = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     files: dict[str, Any] = {
         "modules.json": [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
             for i, (path, name) in enumerate(modules.items())
         ],
-        "sentence_bert_config.json": {"max_seq_length": config.maximum_positions, "do_lower_case": False},
+        "sentence_bert_config.json": {
+            "max_seq_length": maximum_tokens or config.maximum_positions,
+            "do_lower_case": False,
+        },
         "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
         "1_Pooling/config.json": {
             "word_embedding_dimension": config.width,
@@ -129,6 +139,7 @@ def to_sentence_transformers(config: ModelConfig, directory: Path, *, pooling: P
             "pooling_mode_mean_tokens": pooling == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
+            **({"pooling_mode_lasttoken": True} if pooling == "last" else {}),
         },
     }
     for name, content in files.items():
@@ -166,6 +177,18 @@ def from_transformers(directory: Path) -> Model:
     theirs, found = family.canonical(theirs, tensors)
     config = family.from_config(theirs)
     return build_model(config, family.from_state(config, found))
+
+
+def pooler_in(directory: Path) -> dict[str, Tensor]:
+    """Returns weight and bias of the pooler that BERT's files may hold beside what `from_transformers` reads."""
+    found = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        with safetensors.safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - no mapping
+                before, _, part = name.rpartition("pooler.dense.")
+                if part in ("weight", "bias") and before in ("", "bert."):
+                    found[part] = tensors.get_tensor(name)
+    return found
 
 
 def from_llama2c(path: Path) -> Model:
@@ -234,7 +257,7 @@ def compare_with_transformers(model: Model, directory: Path) -> float:
     family: Family = plugins.load("model.families", model.config.family)
     # transformers 4.51 knows no argument `dtype`, and 5 warns of the older one
     stock = getattr(transformers, family.architecture(model.config)).from_pretrained(directory).float().eval()
-    return max(_difference(ours, theirs) for ours, theirs in _outputs(model, stock))
+    return max(largest_difference(ours, theirs) for ours, theirs in outputs_of_both(model, stock))
 
 
 @torch.no_grad()
@@ -244,18 +267,18 @@ def _rounding(model: Model, directory: Path) -> float:
 
     family: Family = plugins.load("model.families", model.config.family)
     stock = getattr(transformers, family.architecture(model.config)).from_pretrained(directory).float().eval()
-    narrow = [theirs for _, theirs in _outputs(model, stock)]
-    wide = [theirs for _, theirs in _outputs(model, stock.double())]
-    return max(_difference(*pair) for pair in zip(narrow, wide, strict=True))
+    narrow = [theirs for _, theirs in outputs_of_both(model, stock)]
+    wide = [theirs for _, theirs in outputs_of_both(model, stock.double())]
+    return max(largest_difference(*pair) for pair in zip(narrow, wide, strict=True))
 
 
-def _difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to the largest number where that is above 1."""
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Returns the largest difference, relative to the largest number where that is above 1."""
     return float((ours.double() - theirs.double()).abs().max() / max(1.0, float(theirs.abs().max())))
 
 
-def _outputs(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
-    """What both make of the same random tokens: ours and theirs."""
+def outputs_of_both(model: Model, stock: Any) -> list[tuple[Tensor, Tensor]]:
+    """Returns what a model and its stock class make of the same random tokens: logits, or hidden states and all heads' scores."""
     was_training = model.training
     pairs = _OUTPUTS[model.config.kind](model.eval(), stock)
     model.train(was_training)

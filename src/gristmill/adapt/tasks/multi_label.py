@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
 from gristmill.adapt.tasks.classification import encoded, texts_of
 from gristmill.batch import Loss
 from gristmill.errors import InputError
@@ -162,6 +162,21 @@ class MultiLabel(ScoredTask[SetExample]):
             },
             report.layout(3),
         )
+
+    def mistakes(
+        self, examples: Sequence[SetExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the examples of which not all classes are right, by how sure the model is of what is wrong."""
+        found = []
+        for example, each in zip(examples, predictions, strict=True):
+            true, said = set(example.labels or ()), set(each["labels"])
+            if true == said:
+                continue
+            shares = each["probabilities"]
+            sure = max(shares[label] if label in said else 1 - shares[label] for label in true ^ said)
+            expected, answer = (", ".join(sorted(labels)) or "none" for labels in (true, said))
+            found.append(Mistake(example.place, example.key, expected, answer, sure))
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 EXPORT = MultiLabel

@@ -18,7 +18,7 @@ from torch import Tensor
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
 from gristmill.adapt.tasks.classification import encoded, texts_of
 from gristmill.batch import Loss
 from gristmill.errors import InputError
@@ -142,6 +142,19 @@ class Similarity(ScoredTask[RatedExample]):
                 "pearson": Figure(pearson, _interval(pearson, len(true), 1.0)),
             }
         )
+
+    def mistakes(
+        self, examples: Sequence[RatedExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the pairs, those first whose number is furthest from what was said."""
+        apart = [
+            (abs(each["score"] - (example.score or 0.0)), example, each["score"])
+            for example, each in zip(examples, predictions, strict=True)
+        ]
+        return [
+            Mistake(example.place, example.key, f"{example.score:g}", f"{said:.2f}")
+            for _, example, said in sorted(apart, key=lambda entry: -entry[0])
+        ]
 
 
 def _interval(correlation: float, count: int, variance: float) -> Interval | None:

@@ -21,14 +21,15 @@ class Frozen(Way):
         """Returns the head's weights.
 
         Raises:
-            InputError: the task has no head.
+            InputError: the task has no head, or one without weights.
         """
-        if net.head is None:
+        learned = {} if net.head is None else {f"head.{name}": p for name, p in net.head.named_parameters()}
+        if not learned:
             raise InputError(
-                "this task has no head: with a frozen model there is nothing to learn",
+                "this task has no head that learns: with a frozen model there is nothing to learn",
                 'set tune.way = "lora" or "full"',
             )
-        return Installed(net, {f"head.{name}": p for name, p in net.head.named_parameters()})
+        return Installed(net, learned)
 
 
 EXPORT = Frozen

@@ -8,7 +8,7 @@ is as fast as the one that it came from.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Literal, final
 
 import torch
@@ -84,24 +84,13 @@ class Lora(Way):
                 )
         return found
 
-    def parts(
-        self, learned: Mapping[str, Tensor], fused: Mapping[str, Sequence[int]]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Returns A and B of each matrix by its name; of a parameter that holds several, one pair for each: `name#0`, ...
-
-        Args:
-            learned: what was learned, by its names in `Installed`.
-            fused: of the model, from `fused_matrices`.
-        """
-        found = {}
-        for name, b in learned.items():
-            if not name.endswith(".b"):
-                continue
-            a, own = learned[f"{name[:-1]}a"], name.removeprefix("model.").removesuffix(".b")
-            rows = fused.get(f"{own}.weight", [len(b)])
-            for number, piece in enumerate(torch.split(b, list(rows))):
-                found[f"{own}#{number}" if len(rows) > 1 else own] = (a, piece)
-        return found
+    def kept(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns A and B of each matrix, `NAME.a` and `NAME.b`, so that they can be exported for `peft`."""
+        return {
+            name.removeprefix("model."): tensor
+            for name, tensor in learned.items()
+            if name.startswith("model.") and name.endswith((".a", ".b"))
+        }
 
 
 @final
