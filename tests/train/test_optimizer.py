@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from gristmill.model.transformer import Transformer
-from gristmill.train.optimizer import AdamRule, MuonRule, Optimizer, RowRule, orthogonalise
+from gristmill.train.optimizer import (
+    AdamRule,
+    MuonRule,
+    Optimizer,
+    RowRule,
+    norm_of,
+    orthogonalise,
+    plain_adam,
+    shrunk,
+)
 from gristmill.train.optimizers.adamw import AdamW
 from gristmill.train.optimizers.muon import Muon
 from tests.train.tiny import tiny_model
@@ -29,6 +38,48 @@ def test_adam_is_torchs_adamw():
         theirs.step()
         ours.step({"w": gradient}, 0.5, step)
         torch.testing.assert_close(master, reference.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 63, 5000])
+def test_the_compiled_update_is_the_plain_one(dtype, size):
+    gradient = torch.randn(size, generator=generator()).to(dtype)
+    compiled = {
+        n: torch.rand(size, generator=generator(i)) for i, n in enumerate(("master", "mean", "square"))
+    }
+    plain = {n: t.clone() for n, t in compiled.items()}
+    rule = AdamRule({"w": compiled["master"]}, learning_rate=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    rule.state = {"mean.w": compiled["mean"], "square.w": compiled["square"]}
+    rule.step({"w": gradient}, 0.5, 3, 0.7)
+    keep, root = 1.0, (1 - 0.99**3) ** -0.5  # a vector is not decayed
+    plain_adam(gradient, *plain.values(), 0.7, keep, 0.005 / (1 - 0.9**3), root, 0.9, 0.99, 1e-10)
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-5, atol=1e-7)
+
+
+def test_a_weight_may_begin_later_and_then_begins_as_others_do():
+    late, early = torch.ones(4, 4), torch.ones(4, 4)
+    settings = {"learning_rate": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.1}
+    waiting, begun = AdamRule({"w": late}, **settings, begins_after=2), AdamRule({"w": early}, **settings)
+    for step in (1, 2):
+        waiting.step({}, 1.0, step)
+    assert torch.equal(late, torch.ones(4, 4))
+    for step in (1, 2, 3):
+        gradient = {"w": torch.randn(4, 4, generator=generator(step))}
+        waiting.step(gradient, 1.0, step + 2)
+        begun.step(gradient, 1.0, step)
+    assert torch.equal(late, early)
+
+
+def test_the_norm_is_that_of_all_gradients_together():
+    one, two = torch.randn(70, 90, generator=generator()), torch.randn(5000, generator=generator(1))
+    rows = sparse(torch.tensor([3, 3, 5]), torch.ones(3, 2), (9, 2))  # 2 + 2 in each column of row 3
+    gradients = {"one": one, "two": two.bfloat16(), "three": rows, "four": torch.ones(3, dtype=torch.float64)}
+    wanted = (one.square().sum() + two.bfloat16().float().square().sum() + 4 + 4 + 1 + 1 + 3).sqrt()
+    assert norm_of(gradients) == pytest.approx(float(wanted), rel=1e-6)
+    assert norm_of({"one": torch.tensor([float("nan")])}) != norm_of({"one": torch.tensor([1.0])})
+    assert norm_of({"one": torch.tensor([float("inf"), 1.0])}) == float("inf")
+    assert (shrunk(4.0, 1.0), shrunk(0.5, 1.0), shrunk(4.0, 0.0)) == (0.25, 1.0, 1.0)
 
 
 def test_rows_that_were_not_touched_stay_and_the_others_are_torchs_adagrad():

@@ -83,7 +83,7 @@ def export_task(path: Path, out: Path, *, force: bool = False) -> dict[str, Any]
         InputError: no stock class has this head, or reads as this model does; the message says what can be exported.
         RunError: tokens or scores differ.
     """
-    predictor = Predictor(path)
+    predictor = Predictor(path, precision="float32", device=torch.device("cpu"))
     net = predictor.net
     _check(net)
     if net.head is None:
@@ -116,7 +116,7 @@ def export_updates(path: Path, out: Path, *, force: bool = False) -> dict[str, A
         InputError: the model was not adapted with LoRA, no stock class fits, or `peft` is not installed.
         RunError: scores differ.
     """
-    predictor = Predictor(path)
+    predictor = Predictor(path, precision="float32", device=torch.device("cpu"))
     if not (path / UPDATES).is_file():
         raise InputError(
             f"{path} was not adapted with LoRA, so there are no updates beside its weights",

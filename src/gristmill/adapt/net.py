@@ -2,25 +2,29 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gristmill.adapt.encoding import Item, Packed, in_parts, pack
+from gristmill.adapt.encoding import Item, Packed, evened, in_parts, pack
 from gristmill.adapt.heads import Head
 from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.vectors import Vectors
 from gristmill.batch import Visibility
-from gristmill.model.base import Model
+from gristmill.model.base import Model, is_matrix
 from gristmill.model.transformer import Transformer
 from gristmill.model.visibility import segment_positions, segment_spans
 from gristmill.objectives.base import hidden_states
 from gristmill.tokenizer import Tokenizer
+from gristmill.train.hardware import has_bfloat16_units
 
-__all__ = ["PREDICTION_TOKENS", "Net"]
+__all__ = ["PREDICTION_TOKENS", "Net", "Precision", "narrow"]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""In which layers compute; "auto" is bfloat16 where the processor has units for it."""
 
 PREDICTION_TOKENS = 8192
 """Positions in a pass without gradient."""
@@ -37,6 +41,8 @@ class Net:
     """What gives scores; None for tasks whose answers the model writes itself."""
     prompt: SoftPrompt | None = None
     """Vectors that are read before each text."""
+    reads_prompts: bool = False
+    """Whether a task without a head computes with `hidden`, so that they reach it."""
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +77,8 @@ class Net:
         batch, kept = packed.batch, None
         if self.prompt is not None:
             batch, kept = self.prompt.inserted(packed)
+        size = batch.tokens.shape[1]
+        batch = evened(batch)
         if isinstance(self.model, Transformer) and self.model.config.kind == "encoder-decoder":
             states = self.model.encode(
                 batch.tokens,
@@ -80,7 +88,7 @@ class Net:
             )
         else:
             states = hidden_states(self.model, batch, dropout_seed)
-        return states[0] if kept is None else states[0][kept]
+        return states[0, :size] if kept is None else states[0][kept]
 
     def scores(self, items: Sequence[Item], dropout_seed: int = 0) -> Float[Tensor, "N outputs"]:
         """Returns the head's scores of each item, or of all of their tokens, one item after the other."""
@@ -90,15 +98,36 @@ class Net:
         return scores
 
     @torch.no_grad()
+    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
+        """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
+        head = self.head
+        assert isinstance(head, Head)
+        self.train(False)
+        found = []
+        for part in in_parts(items, PREDICTION_TOKENS):
+            packed = self.pack(part)
+            found.append(head.features(self.hidden(packed), packed).cpu().numpy())
+        return np.concatenate(found)
+
+    @torch.no_grad()
     def scores_of(self, items: Sequence[Item]) -> list[Float[np.ndarray, "... outputs"]]:
         """Returns the scores of each item, or of each of its tokens, however many items there are."""
-        assert self.head is not None
+        assert isinstance(self.head, Head)
         found: list[Any] = []
         for part in in_parts(items, PREDICTION_TOKENS):
             scores = self.scores(part).cpu().numpy()
-            if self.head.shape == "example":
-                found += list(scores)
-            else:
+            if self.head.shape == "token":
                 ends = np.cumsum([len(item.encoded.tokens) for item in part])
                 found += np.split(scores, ends[:-1])
+            else:
+                found += list(scores)
         return found
+
+
+def narrow(model: Model, precision: Precision) -> None:
+    """Stores the matrices of a model's blocks as a precision wants them, in place."""
+    device = next(model.parameters()).device
+    if precision == "bfloat16" or (precision == "auto" and has_bfloat16_units(device)):
+        for name, parameter in model.named_parameters():
+            if is_matrix(name, parameter):
+                parameter.data = parameter.data.to(torch.bfloat16)

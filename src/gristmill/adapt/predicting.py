@@ -9,9 +9,10 @@ from typing import Annotated, Any, final
 
 import torch
 
-from gristmill.adapt.adapting import HEAD, KIND, PROMPT, TASK
+from gristmill.adapt.adapting import KIND
+from gristmill.adapt.base import PROMPT, TASK
 from gristmill.adapt.encoding import Encoder
-from gristmill.adapt.net import Net
+from gristmill.adapt.net import Net, Precision, narrow
 from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.tables import Row
 from gristmill.adapt.task import Task
@@ -19,9 +20,10 @@ from gristmill.artifact import open_artifact
 from gristmill.batch import Visibility
 from gristmill.config import Part, from_dict
 from gristmill.errors import CorruptArtifact
-from gristmill.generate.load import TOKENIZER
+from gristmill.generate.load import HEAD, TOKENIZER
 from gristmill.model.checkpoint import load_model, read_tensors
 from gristmill.tokenizer import Tokenizer
+from gristmill.train.trainer import pick_device
 
 __all__ = ["Predictor"]
 
@@ -36,6 +38,7 @@ class _Stored:
     outputs: tuple[str, ...]
     maximum_tokens: int
     visibility: str
+    precision: Precision = "float32"
     prompt: "_StoredPrompt | None" = None
 
 
@@ -52,9 +55,14 @@ class Predictor:
     """A task model, ready to answer."""
 
     def __init__(
-        self, directory: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+        self, directory: Path, *, precision: Precision | None = None, device: torch.device | None = None
     ) -> None:
         """Reads what `gristmill adapt` wrote.
+
+        Args:
+            directory: that of the task model.
+            precision: in which layers compute; by default as when it was judged.
+            device: where; by default a GPU where there is one.
 
         Raises:
             InputError: the directory is something else.
@@ -63,7 +71,9 @@ class Predictor:
         self.artifact = artifact = open_artifact(directory, KIND)
         stored = from_dict(_Stored, json.loads((artifact.path / TASK).read_text(encoding="utf-8")))
         self.task, self.outputs = stored.task, stored.outputs
-        model = load_model(artifact.path, dtype=dtype, device=device)
+        device = device or pick_device("auto")
+        model = load_model(artifact.path, device=device)
+        narrow(model, precision or stored.precision)
         tokenizer = Tokenizer.from_directory(artifact.path / TOKENIZER)
         prompt = None
         if stored.prompt is not None:

@@ -2,26 +2,47 @@
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
 from gristmill.adapt.vectors import Vectors
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
+from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
 from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Example", "Figure", "Item", "Result", "ScoredTask", "Task", "summed", "weights_of"]
+__all__ = [
+    "NO_CHANCE",
+    "SWAPPED",
+    "Example",
+    "Figure",
+    "Item",
+    "Mistake",
+    "Result",
+    "ScoredTask",
+    "Task",
+    "side_by_side",
+    "summed",
+    "weights_of",
+]
+
+NO_CHANCE = -1e9
+"""The score of what can't be; finite, so that no difference of two is undefined."""
+
+SWAPPED = "swapped words"
+"""The operator of edits after which a word stands where another stood."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +89,19 @@ class Result(NamedTuple):
     """True class -> predicted class -> how often, where that is a question."""
 
 
+class Mistake(NamedTuple):
+    """An example of which something else is said than what was expected, for people to look at."""
+
+    place: str
+    text: str
+    expected: str
+    said: str
+    probability: float | None = None
+    """How sure the model is of what it says."""
+
+
 E = TypeVar("E", bound=Example)
+T = TypeVar("T", bound="Task[Any]")
 
 
 class Task(abc.ABC, Generic[E]):
@@ -76,6 +109,10 @@ class Task(abc.ABC, Generic[E]):
 
     chosen_by: ClassVar[str | None] = None
     """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
+    reads_prompts: ClassVar[bool] = False
+    """Whether a task without a head computes with `Net.hidden`, so that learned vectors before the text reach it."""
+    untrained: ClassVar[bool] = False
+    """Whether it answers as the model came, so that nothing needs to be learned."""
 
     @abc.abstractmethod
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[E]:
@@ -92,6 +129,10 @@ class Task(abc.ABC, Generic[E]):
         Raises:
             InputError: there is nothing to learn.
         """
+
+    def settled(self: T, examples: Sequence[Any], seed: int) -> T:
+        """Returns the task with what it needs to know of the training examples, so that its settings say all that it does."""
+        return self
 
     def check(self, config: ModelConfig, tokenizer: Tokenizer) -> None:
         """Looks whether a model can do it, before anything is trained.
@@ -116,6 +157,32 @@ class Task(abc.ABC, Generic[E]):
         """Returns what gives scores; None for a task whose answers the model writes itself."""
         return None
 
+    def begin(self, net: Net, items: Sequence[Item]) -> None:
+        """Gives the head its first weights in place, where they depend on the training examples."""
+        return None
+
+    def finished(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
+        return tokenizer
+
+    def noised(self, example: E, change: Callable[[str], Sequence[Edit]]) -> E:
+        """Returns an example with its texts changed, and the same label.
+
+        Raises:
+            InputError: the label would not fit any more.
+        """
+        raise InputError(
+            "examples of this task can't be changed without their labels", "take out the table [augment]"
+        )
+
+    def labelled(self, example: E, prediction: Mapping[str, Any]) -> tuple[E, float]:
+        """Returns an example with what is predicted for it as its label, and how likely that is to be right.
+
+        Raises:
+            InputError: what is predicted is no label to learn from.
+        """
+        raise InputError("what this task predicts is not learned from", "take out the table [self_training]")
+
     def prepared(self, net: Net, items: Sequence[Item]) -> list[Item]:
         """Returns the items with what the model says of them before it is trained, where the loss needs it."""
         return list(items)
@@ -130,9 +197,22 @@ class Task(abc.ABC, Generic[E]):
     ) -> list[Mapping[str, Any]]:
         """Returns what is predicted for each example, as JSON values."""
 
+    def calibrated(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> "Task[E]":
+        """Returns the task as a trained model is used for it: with a threshold, say, that its validation examples tell.
+
+        Args:
+            examples: those by which the model was chosen, with labels.
+            predictions: what it says of them.
+        """
+        return self
+
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how good predictions are, for examples with labels."""
+
+    def mistakes(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """Returns what is not as it should be, the worst first; none where that is no question of right and wrong."""
+        return []
 
 
 class ScoredTask(Task[E]):
@@ -188,6 +268,14 @@ class ScoredTask(Task[E]):
 def summed(losses: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> Loss:
     """Returns the weighted sum of losses and the sum of weights."""
     return Loss(total_nats=(losses * weights).sum(), weight=weights.sum())
+
+
+def side_by_side(
+    scores: Float[Tensor, "N outputs"], lengths: Sequence[int]
+) -> Float[Tensor, "groups longest outputs"]:
+    """Returns the scores of groups that follow each other as a table of groups; what is missing has no chance."""
+    groups = torch.split(scores, list(lengths))
+    return nn.utils.rnn.pad_sequence(list(groups), batch_first=True, padding_value=NO_CHANCE)
 
 
 def weights_of(items: Sequence[Item], like: Tensor) -> Float[Tensor, " N"]:

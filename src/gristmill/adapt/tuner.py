@@ -20,20 +20,17 @@ from torch import Tensor
 from gristmill import rng
 from gristmill.adapt.adversarial import Adversarial
 from gristmill.adapt.encoding import Item, in_parts
-from gristmill.adapt.net import PREDICTION_TOKENS, Net
+from gristmill.adapt.net import PREDICTION_TOKENS, Net, Precision, narrow
 from gristmill.adapt.task import ScoredTask, Task
 from gristmill.adapt.way import Way, layer_of, layers_of
 from gristmill.adapt.ways.full import Full
 from gristmill.batch import Loss
 from gristmill.config import Part
 from gristmill.errors import InputError, RunError
-from gristmill.model.base import is_matrix
 from gristmill.model.checkpoint import read_tensors, write_tensors
 from gristmill.train import state
-from gristmill.train.hardware import has_bfloat16_units
-from gristmill.train.optimizer import AdamRule, Optimizer, Rule
+from gristmill.train.optimizer import AdamRule, Optimizer, Rule, norm_of, shrunk
 from gristmill.train.schedule import Plan
-from gristmill.train.trainer import clip
 
 __all__ = ["TuneSettings", "Tuned", "Tuner", "mean_loss"]
 
@@ -45,8 +42,8 @@ Share = Annotated[float, Interval(ge=0, lt=1)]
 class TuneSettings:
     """How a model is fine-tuned."""
 
-    epochs: Positive = 4
-    """Passes over the training examples."""
+    epochs: Annotated[int, Ge(0)] = 4
+    """Passes over the training examples; 0 asks a task that needs no training what it knows."""
     batch_examples: Positive = 32
     """Examples in a step."""
     micro_batch_tokens: Positive = 16384
@@ -73,8 +70,10 @@ class TuneSettings:
     """Longer gradients are shortened to this norm; 0 is no limit."""
     patience: Positive | None = None
     """Epochs without a better score on the validation examples after which training ends; by default it does not."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """In which layers compute; masters of all weights are float32."""
+    precision: Precision = "auto"
+    """In which layers compute, in training and in use; masters of all weights are float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where; "auto" is a GPU where there is one."""
     checkpoint_seconds: Annotated[float, Gt(0)] = 120.0
     """How much of a run may be lost."""
 
@@ -139,11 +138,7 @@ class Tuner:
         self.optimizer = Optimizer(self.learned, self._rules)  # its masters are the weights as they came
         for parameter in self.net.parameters().values():
             parameter.requires_grad_(False)
-        device = self.net.device
-        if settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16_units(device)):
-            for name, parameter in self.net.model.named_parameters():
-                if is_matrix(name, parameter):
-                    parameter.data = parameter.data.to(torch.bfloat16)
+        narrow(self.net.model, settings.precision)
         steps = self.per_epoch * settings.epochs
         self.plan = Plan.trapezoid(steps, warmup=settings.warmup, cooldown=1 - settings.warmup, final=0.0)
         self.step, self.best_epoch = 0, 0
@@ -208,13 +203,13 @@ class Tuner:
         for name, parameter in self.learned.items():
             parameter.requires_grad_(name in learned)
         total, gradients = self._gradients(chosen, learned)
-        norm = clip(gradients, self.settings.gradient_clip)
+        norm = norm_of(gradients)
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise RunError(
                 f"the loss is {total} and the norm of the gradient {norm} at step {self.step + 1:,}",
                 'lower tune.learning_rate, or set tune.precision = "float32"',
             )
-        self.optimizer.step(gradients, self.plan.scale(self.step))
+        self.optimizer.step(gradients, self.plan.scale(self.step), shrunk(norm, self.settings.gradient_clip))
         self.step += 1
         self._sum += total
 

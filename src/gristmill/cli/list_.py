@@ -12,6 +12,7 @@ KINDS = {
     "tokenizers": "tokenizer.kinds",
     "families": "model.families",
     "tasks": "adapt.tasks",
+    "ways": "adapt.ways",
 }
 
 
@@ -19,7 +20,7 @@ KINDS = {
 @click.argument("kind", required=False, type=click.Choice(list(KINDS)))
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
-    """List the objectives, optimizers, tokenizers, model families and tasks that a recipe can name.
+    """List the objectives, optimizers, tokenizers, model families, tasks and ways to adapt that a recipe can name.
 
     \b
       gristmill list

@@ -25,6 +25,8 @@ def command(model: Path, file: str, out: Path | None) -> None:
       echo '{"text": "how much is on my account"}' | gristmill predict runs/intents -
 
     Each row comes back with what was predicted, in its order.
+
+    Next: gristmill report MODEL
     """
     import contextlib
     import json

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, Protocol, final, runtime_checkable
 
 import torch
@@ -13,7 +13,16 @@ from gristmill.generate.decoding import Decoder, context_start, decode_one_token
 from gristmill.generate.sampling import SamplingSettings, choose, samplers
 from gristmill.generate.streaming import TextStream
 
-__all__ = ["Completion", "Piece", "Vocabulary", "complete", "prompt_tokens", "stream"]
+__all__ = [
+    "Completion",
+    "Piece",
+    "Vocabulary",
+    "complete",
+    "complete_tokens",
+    "prompt_tokens",
+    "stream",
+    "stream_tokens",
+]
 
 
 @runtime_checkable
@@ -110,6 +119,53 @@ def stream(
         yield from _decode_batch(decoder, tokenizer, waiting[first : first + batch_size], settings)
 
 
+def complete_tokens(
+    decoder: Decoder,
+    tokenizer: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    *,
+    batch_size: int = 16,
+    ends: Collection[int] = (),
+) -> list[Completion]:
+    """Returns how the model continues each prompt, in their order; arguments are those of `stream_tokens`."""
+    done: dict[int, Completion] = {}
+    for piece in stream_tokens(decoder, tokenizer, prompts, settings, batch_size=batch_size, ends=ends):
+        if piece.completion is not None:
+            done[piece.index] = piece.completion
+    return [done[index] for index in range(len(prompts))]
+
+
+def stream_tokens(
+    decoder: Decoder,
+    tokenizer: Vocabulary,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    *,
+    batch_size: int = 16,
+    ends: Collection[int] = (),
+) -> Iterator[Piece]:
+    """Yields what comes after prompts that are tokens already, special ones among them: a text of its own.
+
+    Args:
+        decoder: the model.
+        tokenizer: whose tokens these are.
+        prompts: at least one token each.
+        settings: how tokens are drawn.
+        batch_size: prompts at a time.
+        ends: tokens that end a text, besides the tokenizer's eos.
+    """
+    seen: Counter[str] = Counter()
+    waiting = []
+    for index, tokens in enumerate(prompts):
+        name = " ".join(map(str, tokens))
+        seed = rng.derive(settings.seed, "generate", name, seen[name])
+        seen[name] += 1
+        waiting.append(_Sequence(index, "", list(tokens), settings, seed, decoder.window))
+    for first in range(0, len(waiting), batch_size):
+        yield from _decode_batch(decoder, tokenizer, waiting[first : first + batch_size], settings, ends)
+
+
 def prompt_tokens(tokenizer: Vocabulary, prompt: str) -> list[int]:
     """Returns the tokens that a prompt begins with: bos, as every document did in training, and its text.
 
@@ -122,9 +178,13 @@ def prompt_tokens(tokenizer: Vocabulary, prompt: str) -> list[int]:
 
 
 def _decode_batch(
-    decoder: Decoder, tokenizer: Vocabulary, batch: "list[_Sequence]", settings: SamplingSettings
+    decoder: Decoder,
+    tokenizer: Vocabulary,
+    batch: "list[_Sequence]",
+    settings: SamplingSettings,
+    ends: Collection[int] = (),
 ) -> Iterator[Piece]:
-    change, end = samplers(settings), tokenizer.special.get("eos")
+    change, ending = samplers(settings), {*ends, tokenizer.special.get("eos")}
     logits, state = prefill(decoder, [s.tokens for s in batch], room_tokens=settings.max_new_tokens)
     while True:
         scores = logits.float()
@@ -132,8 +192,8 @@ def _decode_batch(
             scores = sampler(scores, [s.tokens for s in batch])
         chosen = choose(scores, None if settings.greedy else [s.generator for s in batch])
         for sequence, token in zip(batch, chosen.tolist(), strict=True):
-            data = b"" if token == end else _token_bytes(tokenizer, token, sequence)
-            piece = sequence.add(token, data, ends=token == end)
+            data = b"" if token in ending else _token_bytes(tokenizer, token, sequence)
+            piece = sequence.add(token, data, ends=token in ending)
             if piece is not None:
                 yield piece
         going = [row for row, sequence in enumerate(batch) if not sequence.finished]

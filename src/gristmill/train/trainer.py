@@ -40,13 +40,13 @@ from gristmill.train.hardware import (
     peak_memory_bytes,
 )
 from gristmill.train.loader import Cursor, Loader, Step, schedule_of
-from gristmill.train.optimizer import Optimizer
+from gristmill.train.optimizer import Optimizer, norm_of, shrunk
 from gristmill.train.schedule import Budget, Plan, parse_budget
 from gristmill.train.settings import PretrainSettings, default_objective, flops_of_token, resolve_batch
 from gristmill.train.validate import DocumentScores, score_documents
 from gristmill.vocabulary import Vocabulary
 
-__all__ = ["Hook", "Progress", "Trained", "Trainer", "clip", "pick_device"]
+__all__ = ["Hook", "Progress", "Trained", "Trainer", "pick_device"]
 
 VALIDATION_SHARE = 0.1
 """Of a budget of wall time, what validations may take."""
@@ -395,11 +395,11 @@ class Trainer:
         started = time.perf_counter()
         step = self.loader.step(self.cursor, self.step, self.plan.steps)
         gradients, loss, parts = self._gradients(self.model, step)
-        norm = clip(gradients, self.settings.gradient_clip)
+        norm = norm_of(gradients)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._not_finite(loss, norm, step)
         scale = self.plan.scale(self.step)
-        self.optimizer.step(gradients, scale)
+        self.optimizer.step(gradients, scale, shrunk(norm, self.settings.gradient_clip))
         self.step, self.tokens, self.cursor = self.step + 1, self.tokens + step.tokens, step.after
         self._is_saved = False
         if self.average is not None:
@@ -708,17 +708,6 @@ class _Averaged:
 
 
 @torch.no_grad()
-def clip(gradients: dict[str, Tensor], largest: float) -> float:
-    """Scales gradients in place so that their norm is at most `largest` (0: no limit), and returns the norm."""
-    values = [g.coalesce().values() if g.is_sparse else g for g in gradients.values()]
-    norms = [torch.linalg.vector_norm(v, dtype=torch.float32) for v in values]
-    norm = float(torch.stack([n.to(norms[0].device) for n in norms]).square().sum().sqrt())
-    if largest and norm > largest:
-        for g in gradients.values():
-            g.mul_(largest / norm)
-    return norm
-
-
 @contextlib.contextmanager
 def _memory_errors() -> Iterator[None]:
     try:

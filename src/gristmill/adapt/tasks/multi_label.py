@@ -6,7 +6,7 @@ a half.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
-from gristmill.adapt.tasks.classification import encoded, texts_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.tasks.classification import changed, encoded, texts_of
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.classes import label_set_report
@@ -119,6 +120,15 @@ class MultiLabel(ScoredTask[SetExample]):
             found.append(Item(each, target, number))
         return found
 
+    def noised(self, example: SetExample, change: Callable[[str], Sequence[Edit]]) -> SetExample:
+        """Returns an example with its texts changed."""
+        return dataclasses.replace(example, texts=changed(example.texts, change))
+
+    def labelled(self, example: SetExample, prediction: Mapping[str, Any]) -> tuple[SetExample, float]:
+        """Returns an example with the classes that are predicted, and the probability of the least certain yes or no."""
+        sure = min(max(p, 1 - p) for p in prediction["probabilities"].values())
+        return dataclasses.replace(example, labels=tuple(sorted(prediction["labels"]))), float(sure)
+
     def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
         """Returns the mean cross-entropy over the classes, of each example."""
         targets = torch.from_numpy(np.stack([item.target for item in items])).to(scores.device)
@@ -162,6 +172,21 @@ class MultiLabel(ScoredTask[SetExample]):
             },
             report.layout(3),
         )
+
+    def mistakes(
+        self, examples: Sequence[SetExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the examples of which not all classes are right, by how sure the model is of what is wrong."""
+        found = []
+        for example, each in zip(examples, predictions, strict=True):
+            true, said = set(example.labels or ()), set(each["labels"])
+            if true == said:
+                continue
+            shares = each["probabilities"]
+            sure = max(shares[label] if label in said else 1 - shares[label] for label in true ^ said)
+            expected, answer = (", ".join(sorted(labels)) or "none" for labels in (true, said))
+            found.append(Mistake(example.place, example.key, expected, answer, sure))
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 EXPORT = MultiLabel

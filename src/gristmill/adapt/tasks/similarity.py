@@ -6,7 +6,7 @@ order: the correlations of Spearman (1904) and Pearson with what people said.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
-from gristmill.adapt.tasks.classification import encoded, texts_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.tasks.classification import changed, encoded, texts_of
+from gristmill.augment.characters import Edit
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.intervals import Interval
@@ -102,6 +103,10 @@ class Similarity(ScoredTask[RatedExample]):
             )
         ]
 
+    def noised(self, example: RatedExample, change: Callable[[str], Sequence[Edit]]) -> RatedExample:
+        """Returns an example with its texts changed."""
+        return dataclasses.replace(example, texts=changed(example.texts, change))
+
     def head(self, config: ModelConfig, outputs: Sequence[str], *, dropout: float, seed: int) -> Head:
         """Returns a head with one score."""
         return Head(config, 1, self.shape, dropout=dropout, seed=seed)
@@ -142,6 +147,19 @@ class Similarity(ScoredTask[RatedExample]):
                 "pearson": Figure(pearson, _interval(pearson, len(true), 1.0)),
             }
         )
+
+    def mistakes(
+        self, examples: Sequence[RatedExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the pairs, those first whose number is furthest from what was said."""
+        apart = [
+            (abs(each["score"] - (example.score or 0.0)), example, each["score"])
+            for example, each in zip(examples, predictions, strict=True)
+        ]
+        return [
+            Mistake(example.place, example.key, f"{example.score:g}", f"{said:.2f}")
+            for _, example, said in sorted(apart, key=lambda entry: -entry[0])
+        ]
 
 
 def _interval(correlation: float, count: int, variance: float) -> Interval | None:

@@ -12,7 +12,7 @@ before it), found by the algorithm of Viterbi over the scores alone: no transiti
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -23,11 +23,12 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed
+from gristmill.adapt.task import SWAPPED, Example, Figure, Item, Mistake, Result, ScoredTask, summed
 from gristmill.adapt.tasks.classification import shares
+from gristmill.augment.characters import Edit, edited, moved
 from gristmill.batch import Loss
 from gristmill.errors import InputError
-from gristmill.metrics.entities import entities, entity_report, prefix_and_type, tag_report
+from gristmill.metrics.entities import Entity, entities, entity_report, prefix_and_type, tag_report
 from gristmill.tokenizer import Tokenizer
 
 __all__ = ["TaggedExample", "Tagging", "likeliest", "may_follow", "words_of"]
@@ -145,6 +146,33 @@ class Tagging(ScoredTask[TaggedExample]):
                 found.append(Item(encoded, (target, words), number))
         return found
 
+    def noised(self, example: TaggedExample, change: Callable[[str], Sequence[Edit]]) -> TaggedExample:
+        """Returns an example with its text changed; words of which nothing is left are gone, with their tags.
+
+        Raises:
+            InputError: words were swapped, and each would have the other's tag.
+        """
+        edits = change(example.text)
+        if any(edit.operator == SWAPPED for edit in edits):
+            raise InputError(
+                "words that change places would have each other's tags", "set augment.swapped_words = 0"
+            )
+        text, words, tags = edited(example.text, edits), [], []
+        gone = False  # the word with which an entity began
+        for (start, end), tag in zip(example.words, example.tags or ["O"] * len(example.words), strict=True):
+            first, last = moved(start, edits), moved(end, edits)
+            if not text[first:last].strip():
+                gone = gone or tag.startswith("B-")
+                continue
+            words.append((first, last))
+            tags.append(f"B-{tag[2:]}" if gone and tag.startswith("I-") else tag)
+            gone = False
+        if not words:
+            return example
+        return dataclasses.replace(
+            example, text=text, words=tuple(words), tags=None if example.tags is None else tuple(tags)
+        )
+
     def loss_of(self, scores: Float[Tensor, "N outputs"], items: Sequence[Item]) -> Loss:
         """Returns the cross-entropy of each word."""
         asked, targets, weights = _asked(items, scores.device)
@@ -195,6 +223,18 @@ class Tagging(ScoredTask[TaggedExample]):
             },
             f"entities\n{whole.layout(3)}\ntags\n{single.layout(3)}",
         )
+
+    def mistakes(
+        self, examples: Sequence[TaggedExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the texts of which not all entities are right, those with most of them wrong first."""
+        found = []
+        for example, each in zip(examples, predictions, strict=True):
+            true, said = _named(example.tags or ()), _named(each["tags"])
+            if true != said:
+                words = (_in_words(example, true - said), _in_words(example, said - true))
+                found.append((len(true ^ said), Mistake(example.place, example.text, *words)))
+        return [mistake for _, mistake in sorted(found, key=lambda entry: -entry[0])]
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -352,6 +392,20 @@ def _stretches(asked: Sequence[int], count: int, room: int) -> list[tuple[int, i
         cuts.append((begin, ends[-1] if ends else begin + room))
         begin = cuts[-1][1]
     return [*cuts, (begin, count)]
+
+
+def _named(tags: Sequence[str]) -> set[Entity]:
+    """Entities; tags without a prefix, such as parts of speech, are one for each word."""
+    found = entities(tags)
+    return {each._replace(type=tags[each.start]) if each.type == "_" else each for each in found}
+
+
+def _in_words(example: TaggedExample, found: Collection[Entity]) -> str:
+    """Entities with their types, in the order of the text."""
+    return "; ".join(
+        f"{example.text[example.words[each.start][0] : example.words[each.end - 1][1]]} ({each.type})"
+        for each in sorted(found, key=lambda entity: entity.start)
+    )
 
 
 def _answer(example: TaggedExample, tags: list[str]) -> dict[str, Any]:

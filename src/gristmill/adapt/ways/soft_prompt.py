@@ -29,14 +29,14 @@ class SoftPrompts(Way):
 
 
 def with_prompt(net: Net, tokens: int, *, deep: bool, seed: int) -> Installed:
-    """Returns a net that reads new vectors before each text; they and its head are learned.
+    """Returns a net that reads new vectors before each text; they and its head, if it has one, are learned.
 
     Raises:
         InputError: the model can't read any, or the task's answers are written and not scored.
     """
-    if net.head is None:
+    if net.head is None and (not net.reads_prompts or net.model.config.kind == "encoder-decoder"):
         raise InputError(
-            "learned vectors are for tasks with a head, and this one writes its answers",
+            "learned vectors are for tasks that read a text, and this one writes its answers",
             'set tune.way = "lora" or "full"',
         )
     prompt = SoftPrompt(net.model, tokens, deep=deep, seed=seed)
