@@ -245,17 +245,24 @@ class Embeddings(Task[VectorExample]):
 
     def loss(self, net: Net, items: Sequence[Item], dropout_seed: int = 0) -> Loss:
         """Returns the loss of a batch: the right text told from the wrong ones, and the order of scores."""
-        anchors = [item for item in items if item.target.part == "anchor"]
+        ordered = self.positive_from is None
+        anchors = [
+            item
+            for item in items
+            if item.target.part == "anchor" and (ordered or self._is_positive(item.target.score))
+        ]
+        numbers = {item.example for item in anchors}
         right = {item.example: item for item in items if item.target.part == "positive"}
         seconds = [
             right.get(item.example, item) for item in anchors
         ]  # the same text again: dropout hides other parts
         wrong = [item for item in items if item.target.part == "negative"]
+        wrong += [item for number, item in right.items() if number not in numbers]
         vectors = net.scores([*anchors, *seconds, *wrong], dropout_seed)
         cosines = vectors[: len(anchors)] @ vectors[len(anchors) :].T / self.temperature
         told = self._told(anchors, cosines, _excluded(anchors, seconds, wrong).to(cosines.device))
-        ordered = self._ordered(anchors, cosines.diagonal())
-        return Loss(total_nats=told.total_nats + ordered.total_nats, weight=told.weight + ordered.weight)
+        order = self._ordered(anchors, cosines.diagonal())
+        return Loss(total_nats=told.total_nats + order.total_nats, weight=told.weight + order.weight)
 
     def _told(
         self,
@@ -278,10 +285,8 @@ class Embeddings(Task[VectorExample]):
             return Loss(total_nats=cosines.sum() * 0.0, weight=torch.zeros((), device=cosines.device))
         scores = torch.tensor([anchors[i].target.score for i in known], device=cosines.device)
         cosines = cosines[known]
-        apart = (cosines[None] - cosines[:, None])[
-            scores[:, None] > scores[None]
-        ]  # the lower one's minus the higher one's
-        loss = torch.logsumexp(torch.cat([apart.new_zeros(1), apart]), 0)
+        lower_minus_higher = (cosines[None] - cosines[:, None])[scores[:, None] > scores[None]]
+        loss = torch.logsumexp(torch.cat([cosines.new_zeros(1), lower_minus_higher]), 0)
         weight = torch.tensor(float(len(known)), device=cosines.device)
         return Loss(total_nats=loss * weight, weight=weight)
 
