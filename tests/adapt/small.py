@@ -69,7 +69,7 @@ def learned(
     learning_rate: float = 2e-3,
 ) -> Learned:
     """Returns a small model after so many epochs on examples."""
-    outputs = task.outputs(examples)
+    task, outputs = task.settled(examples, 0), task.outputs(examples)
     net = net_of(task, outputs, family, tokenizer, positions)
     task.check(net.model.config, tokenizer)
     items = task.items(

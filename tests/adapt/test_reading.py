@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.adapt.small import FAMILIES, config_of, learned, net_of, tokenizer_of
 
+from gristmill.adapt.adapting import AdaptRecipe, adapt
 from gristmill.adapt.encoding import Encoder
+from gristmill.adapt.predicting import Predictor
 from gristmill.adapt.tables import Row, read_table
 from gristmill.adapt.task import Item
 from gristmill.adapt.tasks.reading import Question, Reading, best_spans, best_threshold
+from gristmill.config import from_dict
 from gristmill.errors import InputError
 from gristmill.model.exchange import to_transformers
 from gristmill.tokenizer import Tokenizer
@@ -185,14 +188,21 @@ def test_whether_there_is_no_answer_is_learned_from_the_validation_examples(
     calibrated = task.calibrated(examples, said)
     assert isinstance(calibrated.threshold, float)
     assert 10 < calibrated.threshold < 120
-    result = calibrated.result(examples, calibrated.predictions(scores, items, examples, ()))
+    answers = calibrated.predictions(scores, items, examples, ())
+    result = calibrated.result(examples, answers)
+    assert len(calibrated.mistakes(examples, answers)) < 0.2 * len(examples)
+    worst = task.mistakes(examples, said)[0]
+    assert worst.said == "(no answer)" != worst.expected
     assert result.figures["without answer"].value == 1.0
     assert result.figures["F1 with answer"].value > 0.9
     assert result.figures["F1"].value > task.result(examples, said).figures["F1"].value
-    answerable = [example for example in examples if example.answers]
-    assert task.calibrated(answerable, said[: len(answerable)]).threshold == "never"
     given = Reading(threshold=1.5)
-    assert given.calibrated(examples, said) is given
+    assert given.calibrated(examples, said) is given.settled(examples, 0) is given
+    assert task.settled(examples, 0) is task
+    answerable = [example for example in examples if example.answers]
+    never = task.settled(answerable, 0)
+    assert never.calibrated(examples, said) is never
+    assert "" not in {each["text"] for each in never.predictions(scores, items, examples, ())}
 
 
 @pytest.mark.shared_data
@@ -218,9 +228,45 @@ def test_a_small_model_of_each_family_learns_answers_by_heart(
     task = Reading()
     examples = task.read(rows, labelled=True)
     tokenizer = tokenizer_of([example.key for example in examples], tmp_path / "tokenizer", 400)
-    made = learned(task, examples, family, tokenizer, tmp_path / "run", epochs=20)
+    made = learned(task, examples, family, tokenizer, tmp_path / "run", epochs=14)
     assert made.tuned.losses[-1] < 0.7 * made.tuned.losses[0]
     assert made.result.figures["F1"].value > 0.4
+
+
+@pytest.mark.shared_data
+def test_a_recipe_learns_when_there_is_no_answer_and_the_model_keeps_it(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    rows = sorted(rows_of(shared_data, "en_qa_squad"), key=lambda row: len(row.fields["context"]))[:40]
+    fields = [dict(row.fields, title="") for row in rows]
+    for number in range(0, 40, 4):  # asked of another text
+        fields[number] |= {
+            "context": fields[number - 9]["context"],
+            "answers": {"text": [], "answer_start": []},
+        }
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, fields)), encoding="utf-8")
+    examples = Reading().read(read_table(str(tmp_path / "rows.jsonl")), labelled=True)
+    tokenizer = tokenizer_of([example.key for example in examples], tmp_path / "t", 500)
+    (tmp_path / "base").mkdir()
+    net = net_of(Reading(), ("start", "end"), "bert", tokenizer, 128)
+    to_transformers(net.model, tmp_path / "base", dict(tokenizer.special))
+    tokenizer.save(tmp_path / "base")
+    table = {
+        "name": "questions", "base": str(tmp_path / "base"), "task": "reading",
+        "data": {"train": str(tmp_path / "rows.jsonl"), "valid_fraction": 0.3, "test": str(tmp_path / "rows.jsonl")},
+        "tune": {"epochs": 1, "learning_rate": 1e-3, "precision": "float32"},
+    }  # fmt: skip
+    made = adapt(from_dict(AdaptRecipe, table), tmp_path / "out")
+    stored = json.loads((made.path / "task.json").read_text())["task"]
+    assert isinstance(stored["threshold"], float)
+    facts = json.loads((made.path / "result.json").read_text())
+    assert {"F1", "exact match", "F1 with answer", "without answer"} <= set(facts["figures"])
+    predictor = Predictor(made.path)
+    answers = [answer for _, answer in predictor.rows(read_table(str(tmp_path / "rows.jsonl")))]
+    above = [answer["null_score"] - answer["score"] > stored["threshold"] for answer in answers]
+    assert [answer["text"] == "" for answer in answers] == above
+    result = predictor.task.result(examples, answers)
+    assert result.figures["F1"].value == pytest.approx(facts["figures"]["F1"]["mean"])
 
 
 STOCK = {

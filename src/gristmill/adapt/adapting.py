@@ -155,8 +155,6 @@ class _Trained(NamedTuple):
     test: Result | None
     net: Net
     """As it was trained; the weights of its model are in `weights`."""
-    items: _Items
-    """With what the untrained model says of them, where the task wants that."""
     weights: Mapping[str, Tensor]
     learned: Mapping[str, Tensor]
     mistakes: Sequence[Mistake] = ()
@@ -291,7 +289,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
             one = _best_round(recipe, base, splits, items, seed, scratch / f"seed-{seed}", say)
             if best is None or one.score > best.score:
                 best = one
-            trained.append(one._replace(items=_Items(*([] for _ in one.items)), weights={}, learned={}))
+            trained.append(one._replace(weights={}, learned={}))
         assert best is not None
         _write(work.path, recipe, base, splits, best)
         if recipe.curve is not None:
@@ -346,7 +344,7 @@ class _Experiment:
         def note(facts: Mapping[str, Any]) -> None:
             report(facts["epoch"] - 1, facts["score"])
 
-        tuner, _ = self._tuner(recipe, self.splits, seed, directory, note)
+        tuner = self._tuner(recipe, self.splits, seed, directory, note)
         return max(tuner.run().scores)
 
     def figures(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
@@ -357,15 +355,16 @@ class _Experiment:
             epochs = max(1, round(recipe.tune.epochs * whole / len(chosen)))
             recipe = dataclasses.replace(recipe, tune=dataclasses.replace(recipe.tune, epochs=epochs))
         splits = self.splits._replace(train=[self.splits.train[i] for i in chosen])
-        tuner, items = self._tuner(recipe, splits, seed, directory, lambda facts: None)
+        tuner = self._tuner(recipe, splits, seed, directory, lambda facts: None)
         tuner.run()
+        items = self._read(recipe, splits)
         result, _ = _judged(recipe.task, tuner.net, items.valid, splits.valid, splits.outputs)
         return {name: figure.value for name, figure in result.figures.items()}
 
     def _tuner(
         self, recipe: AdaptRecipe, splits: Splits, seed: int, directory: Path,
         note: Callable[[Mapping[str, Any]], None],
-    ) -> tuple[Tuner, _Items]:  # fmt: skip
+    ) -> Tuner:  # fmt: skip
         items = self._read(recipe, splits)
         assert self.base is not None
         return _tuner(recipe, self.base, splits, items, seed, directory, note)
@@ -448,7 +447,7 @@ def _best_round(
         best = _self_trained(recipe, base, splits, items, best, scratch, say)
     net = _whole(recipe, base, best)
     asked = splits.test or splits.valid
-    of_asked = best.items.test if splits.test else best.items.valid
+    of_asked = items.test if splits.test else items.valid
     result, answers = _judged(best.task, net, of_asked, asked, splits.outputs)
     return best._replace(test=result if splits.test else None, mistakes=best.task.mistakes(asked, answers))
 
@@ -499,12 +498,12 @@ def _train(
         )
         say(f"seed {seed}, epoch {facts['epoch']}: loss {facts['loss']:.4f}, {shown}")
 
-    tuner, items = _tuner(recipe, base, splits, items, seed, scratch, note)
+    tuner = _tuner(recipe, base, splits, items, seed, scratch, note)
     tuned = tuner.run()
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
     weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
     net = dataclasses.replace(tuner.net, model=base.model)
-    trained = _Trained(seed, task, tuned, 0.0, Result({}), None, net, items, weights, learned)
+    trained = _Trained(seed, task, tuned, 0.0, Result({}), None, net, weights, learned)
     final = _whole(recipe, base, trained)
     valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
     if (calibrated := task.calibrated(splits.valid, answers)) is not task:
@@ -532,23 +531,21 @@ def _whole(recipe: AdaptRecipe, base: Base, trained: _Trained) -> Net:
 def _tuner(
     recipe: AdaptRecipe, base: Base, splits: Splits, items: "_Items", seed: int, directory: Path,
     note: Callable[[Mapping[str, Any]], None],
-) -> tuple[Tuner, _Items]:  # fmt: skip
-    """What trains one model, and the items with what the untrained one says of them; it looks at no test examples."""
+) -> Tuner:  # fmt: skip
+    """What trains one model; it looks at no test examples."""
     task, by = recipe.task, recipe.choose_by or recipe.task.chosen_by
     net = _net(recipe, base, splits, seed, dropout=recipe.tune.dropout)
     task.begin(net, items.train)
-    items = _Items(*(task.prepared(net, each) for each in items))
 
     def score(now: Net) -> float:
         if by == "loss":
             return -mean_loss(task, now, items.valid)
         return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs)[0], by)
 
-    tuner = Tuner(
+    return Tuner(
         directory=directory, net=net, task=task, items=items.train,
         settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
-    return tuner, items
 
 
 def _net(recipe: AdaptRecipe, base: Base, splits: Splits, seed: int, *, dropout: float) -> Net:
@@ -586,12 +583,17 @@ def _chosen(result: Result, by: str | None) -> float:
 
 
 def _all_items(recipe: AdaptRecipe, base: Base, splits: Splits) -> _Items:
-    return _Items(
+    items = _Items(
         train=_to_learn(recipe, base, splits, []),
         valid=_items(recipe, base, splits, splits.valid),
         test=_items(recipe, base, splits, splits.test),
         pool=_items(recipe, base, splits, splits.pool.examples) if splits.pool is not None else (),
     )
+    if not recipe.task.asks_base:
+        return items
+    net = _net(recipe, base, splits, recipe.seed, dropout=0.0)
+    narrow(net.model, recipe.tune.precision)
+    return _Items(*(recipe.task.prepared(net, each) for each in items))
 
 
 def _to_learn(recipe: AdaptRecipe, base: Base, splits: Splits, told: Sequence[Any]) -> list[Item]:

@@ -57,15 +57,14 @@ def load_base(path: Path) -> Base:
             f"there is no model {path}", "name the directory of a run, or one that `save_pretrained` wrote"
         )
     loaded = opened(find_model(path))
-    artifact, visibility = loaded.artifact, visibility_for(None, loaded.config)
-    layer = _layer(loaded.model, {})
+    artifact, layer = loaded.artifact, _layer(loaded.model, {})
     if artifact.kind != ADAPTED:
         visibility = visibility_for(objective_of(artifact.manifest.config), loaded.config)
         return Base(loaded.model, loaded.tokenizer, visibility, artifact, layer)
-    stored = json.loads((artifact.path / TASK).read_text(encoding="utf-8"))
+    visibility = Visibility(json.loads((artifact.path / TASK).read_text(encoding="utf-8"))["visibility"])
     gone = [what for name, what in _PARTS.items() if (artifact.path / name).is_file()]
     note = f"{path} was adapted for another task; its {' and '.join(gone)} left out" if gone else ""
-    return Base(loaded.model, loaded.tokenizer, Visibility(stored["visibility"]), artifact, layer, note)
+    return Base(loaded.model, loaded.tokenizer, visibility, artifact, layer, note)
 
 
 _PARTS = {HEAD: "head is", PROMPT: "learned vectors are"}

@@ -6,9 +6,9 @@
     others        examples: linear on the mean of all positions                       tokens: linear
 
 So what is fine-tuned here loads into `BertForSequenceClassification` and its like. Where a checkpoint holds a layer for heads to
-come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. With pooling
-"mean" it is one linear layer on the mean of all positions, as sentence encoders have it, and no stock class. One shape has none either: of places,
-linear on the states at some positions of an example, one behind the other (Baldini Soares et al. 2019, arXiv:1906.03158).
+come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. No stock class has
+two others: with pooling "mean" it is one linear layer on the mean of all positions, as sentence encoders have it; of places, on
+the states at some positions of an example, one behind the other (Baldini Soares et al. 2019, arXiv:1906.03158).
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ class Head(nn.Module):
         scores: Tensor = self.out(x)
         return scores
 
-    def features(self, hidden: Float[Tensor, "T D"], packed: Packed) -> Float[Tensor, "N D"]:
+    def features(self, hidden: Float[Tensor, "T D"], packed: Packed) -> Float[Tensor, "N features"]:
         """Returns what the last layer reads."""
         x = hidden.float()
         if self.shape == "example":

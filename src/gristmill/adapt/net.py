@@ -98,7 +98,7 @@ class Net:
         return scores
 
     @torch.no_grad()
-    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
+    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N features"]:
         """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
         head = self.head
         assert isinstance(head, Head)

@@ -111,6 +111,8 @@ class Task(abc.ABC, Generic[E]):
     """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
     reads_prompts: ClassVar[bool] = False
     """Whether a task without a head computes with `Net.hidden`, so that learned vectors before the text reach it."""
+    asks_base: ClassVar[bool] = False
+    """Whether `prepared` asks the model before it is trained."""
     untrained: ClassVar[bool] = False
     """Whether it answers as the model came, so that nothing needs to be learned."""
 

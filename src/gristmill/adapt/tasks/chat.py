@@ -19,8 +19,8 @@ from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
 from gristmill.adapt.talking import TalkingTask, rendered_to_fit
-from gristmill.adapt.task import Item, Result
-from gristmill.adapt.tasks.sequences import Comparison, check_comparisons, compared
+from gristmill.adapt.task import Item, Mistake, Result
+from gristmill.adapt.tasks.sequences import Comparison, check_comparisons, compared, furthest
 from gristmill.adapt.templates import TemplateName
 from gristmill.adapt.writing import Said, likelihood, nats_of, prompt_room
 from gristmill.errors import InputError
@@ -120,11 +120,7 @@ class Chat(TalkingTask[Conversation]):
     def result(self, examples: Sequence[Conversation], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns how likely the known answers are, and on request how near to them those are that are written."""
         figures = likelihood([Said(each["answer_nats"], each["answer_tokens"]) for each in predictions])
-        written = [
-            (example, each["text"])
-            for example, each in zip(examples, predictions, strict=True)
-            if "text" in each
-        ]
+        written = _written(examples, predictions)
         if not written:
             return Result(figures)
         near, notes = compared(
@@ -135,6 +131,24 @@ class Chat(TalkingTask[Conversation]):
             for example, text in written[:SHOWN]
         ]
         return Result({**figures, **near}, "\n".join([*shown, *notes]))
+
+    def mistakes(
+        self, examples: Sequence[Conversation], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns what was written and is not the answer that is known, that with the least chrF first."""
+        written = _written(examples, predictions)
+        return furthest(
+            [(example.place, example.turns[-2].text, (example.answer,)) for example, _ in written],
+            [text for _, text in written],
+        )
+
+
+def _written(
+    examples: Sequence[Conversation], predictions: Sequence[Mapping[str, Any]]
+) -> list[tuple[Conversation, str]]:
+    return [
+        (example, each["text"]) for example, each in zip(examples, predictions, strict=True) if "text" in each
+    ]
 
 
 EXPORT = Chat

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, side_by_side, summed
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, side_by_side, summed
 from gristmill.adapt.tasks.classification import shares, texts_of
 from gristmill.batch import Loss
 from gristmill.errors import InputError
@@ -221,6 +221,17 @@ class MultipleChoice(ScoredTask[Choice]):
                 for gold, row in sorted(_counts(golds, said).items())
             },
         )
+
+    def mistakes(self, examples: Sequence[Choice], predictions: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+        """Returns the questions for which something else is chosen, the surest first."""
+        found = [
+            Mistake(
+                example.place, example.key, example.choices[example.gold], each["text"], each["probability"]
+            )
+            for example, each in zip(examples, predictions, strict=True)
+            if example.gold is not None and each["number"] != example.gold + self.first_number
+        ]
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 def _examples(items: Sequence[Item]) -> tuple[list[int], list[int]]:

@@ -33,7 +33,7 @@ from gristmill.adapt.encoding import Encoded, Encoder
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row
 from gristmill.adapt.talking import TalkingTask, rendered_to_fit
-from gristmill.adapt.task import Example, Figure, Item, Result
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result
 from gristmill.adapt.templates import TemplateName, Turn
 from gristmill.adapt.writing import grouped, nats_of, prompt_room, read_items
 from gristmill.batch import Batch, Loss
@@ -102,6 +102,8 @@ class Preferences(TalkingTask[Preference]):
     """The column of the worse one."""
     max_new_tokens: Annotated[int, Gt(0)] = 256
     """The most tokens of an answer; so many, but at most half of `maximum_tokens`, are kept free behind a conversation."""
+
+    asks_base = True
 
     def read(self, rows: Iterable[Row], *, labelled: bool) -> list[Preference]:
         """Returns the examples of rows.
@@ -215,6 +217,17 @@ class Preferences(TalkingTask[Preference]):
             before, now = (sums[key] / max(1, sums["tokens"]) for key in ("nats_before", "nats"))
             lines.append(f"a token of {name} answers: {before:.4f} nats before training, {now:.4f} after")
         return Result(figures, "\n".join([*lines, ""]))
+
+    def mistakes(
+        self, examples: Sequence[Preference], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the pairs whose rejected answer has the higher reward, that with the least margin first."""
+        margins = [each["margin"] for each in predictions]
+        return [
+            Mistake(examples[i].place, examples[i].turns[-1].text, examples[i].chosen, examples[i].rejected)
+            for i in sorted(range(len(margins)), key=lambda i: margins[i])
+            if margins[i] <= 0
+        ]
 
     def _read(self, row: Row, labelled: bool) -> Preference:
         answers = [answer_of(row, column) if labelled else "" for column in (self.chosen, self.rejected)]

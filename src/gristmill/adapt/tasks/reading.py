@@ -8,11 +8,12 @@ The first answer is learned; all of them count when a model is judged.
 
 An answer's score is the logarithm of what both softmaxes give its ends, of all windows the highest; that of no answer is the
 lowest of all windows. No answer is given where its score is more than a threshold above that of the best answer
-(Rajpurkar et al. 2018); the threshold is learned from the validation examples. Where none of those lacks an answer, there
-always is one.
+(Rajpurkar et al. 2018); the threshold is learned from the validation examples. Where no training question lacks an answer,
+there always is one.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, final
@@ -31,6 +32,7 @@ from gristmill.adapt.task import (
     Example,
     Figure,
     Item,
+    Mistake,
     Result,
     ScoredTask,
     side_by_side,
@@ -46,6 +48,7 @@ from gristmill.tokenizer import Tokenizer
 __all__ = ["Question", "Reading", "Window", "best_spans", "best_threshold"]
 
 Positive = Annotated[int, Gt(0)]
+NO_ANSWER = "(no answer)"
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
@@ -218,6 +221,12 @@ class Reading(ScoredTask[Question]):
             raise InputError("no training question has an answer", "look at the column of answers")
         return ("start", "end")
 
+    def settled(self, examples: Sequence[Question], seed: int) -> "Reading":
+        """Returns the task such that there always is an answer where no training question lacks one."""
+        if self.threshold != "learned" or not all(example.answers for example in examples):
+            return self
+        return dataclasses.replace(self, threshold="never")
+
     # --- windows ----------------------------------------------------------------------------------------------------
 
     def items(
@@ -302,26 +311,21 @@ class Reading(ScoredTask[Question]):
                 place = int(window.places[first, 0]), int(window.places[last, 1])
                 known = spans[item.example]
                 known[place] = max(score, known.get(place, -np.inf))
-        threshold = self._threshold(examples)
         return [
-            self._answer(example.context, found, none, threshold)
+            self._answer(example.context, found, none)
             for example, found, none in zip(examples, spans, nowhere, strict=True)
         ]
 
-    def _threshold(self, examples: Sequence[Question]) -> float:
-        if self.threshold == "learned":  # it is not yet
-            return 0.0 if any(example.answers == () for example in examples) else np.inf
-        return np.inf if self.threshold == "never" else self.threshold
-
-    def _answer(
-        self, context: str, spans: Mapping[tuple[int, int], float], none: float, threshold: float
-    ) -> Mapping[str, Any]:
+    def _answer(self, context: str, spans: Mapping[tuple[int, int], float], none: float) -> Mapping[str, Any]:
         listed = [
             {**_cut(context, *place), "score": score}
             for place, score in sorted(spans.items(), key=lambda each: (-each[1], each[0]))
         ][: self.candidates]
         nothing: dict[str, Any] = {"text": "", "start": None, "end": None, "score": float(NO_CHANCE)}
         best = listed[0] if listed else nothing
+        threshold = self.threshold
+        if isinstance(threshold, str):
+            threshold = {"never": np.inf, "learned": 0.0}[threshold]  # it is learned when the model is
         given = nothing if none - best["score"] > threshold else best
         return {
             **{name: given[name] for name in ("text", "start", "end")},
@@ -332,10 +336,8 @@ class Reading(ScoredTask[Question]):
 
     def calibrated(self, examples: Sequence[Question], predictions: Sequence[Mapping[str, Any]]) -> "Reading":
         """Returns the task with the threshold that gives the best F1 on validation examples."""
-        if self.threshold != "learned":
+        if self.threshold != "learned" or not examples:
             return self
-        if all(example.answers for example in examples):
-            return dataclasses.replace(self, threshold="never")
         protocol = self._protocol(examples)
         above = np.array([each["null_score"] - each["score"] for each in predictions])
         gains = [
@@ -343,7 +345,8 @@ class Reading(ScoredTask[Question]):
             for example, each in zip(examples, predictions, strict=True)
         ]
         nothing = [float(example.answers == ()) for example in examples]
-        return dataclasses.replace(self, threshold=best_threshold(above, np.array(gains), np.array(nothing)))
+        best = best_threshold(above, np.array(gains), np.array(nothing))
+        return dataclasses.replace(self, threshold=best)
 
     def result(self, examples: Sequence[Question], predictions: Sequence[Mapping[str, Any]]) -> Result:
         """Returns F1 and exact match, and both apart for questions with and without an answer where there are both."""
@@ -362,6 +365,20 @@ class Reading(ScoredTask[Question]):
                 "without answer": Figure(report.unanswerable.exact),
             }
         return Result(figures, _layout(report, protocol, examples))
+
+    def mistakes(
+        self, examples: Sequence[Question], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the questions whose answer is no true one, those first that have least in common with one."""
+        protocol, found = self._protocol(examples), []
+        for example, each in zip(examples, predictions, strict=True):
+            score = answer_score(each["text"], example.answers or (), protocol)
+            if not score.exact:
+                true = " | ".join(dict.fromkeys(example.answers or ())) or NO_ANSWER
+                sure = math.exp(each["score"]) if each["text"] else math.exp(each["null_score"])
+                said = each["text"] or NO_ANSWER
+                found.append((score.f1, Mistake(example.place, example.key, true, said, sure)))
+        return [mistake for _, mistake in sorted(found, key=lambda each: (each[0], -(each[1][4] or 0.0)))]
 
     def _protocol(self, examples: Sequence[Question]) -> Protocol:
         if self.language == "auto":

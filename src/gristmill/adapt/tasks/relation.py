@@ -22,8 +22,8 @@ from torch import Tensor
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.heads import Head
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result, ScoredTask, summed, weights_of
-from gristmill.adapt.tasks.classification import shares, texts_of
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result, ScoredTask, summed, weights_of
+from gristmill.adapt.tasks.classification import likeliest_class, texts_of
 from gristmill.batch import Loss
 from gristmill.errors import InputError
 from gristmill.metrics.classes import ClassReport, confusion, item_report
@@ -203,12 +203,9 @@ class Relation(ScoredTask[Related]):
     ) -> list[Mapping[str, Any]]:
         """Returns the likeliest class of each example, the share of the softmax that it has, and the entities' texts."""
         found: list[Mapping[str, Any]] = []
-        for example, row in zip(examples, shares(np.stack(scores)), strict=True):
-            best = int(row.argmax())
+        for example, said in zip(examples, likeliest_class(np.stack(scores), outputs), strict=True):
             one, other = (example.text[each.start : each.end] for each in example.entities)
-            found.append(
-                {"label": outputs[best], "probability": float(row[best]), "head": one, "tail": other}
-            )
+            found.append({**said, "head": one, "tail": other})
         return found
 
     def result(self, examples: Sequence[Related], predictions: Sequence[Mapping[str, Any]]) -> Result:
@@ -233,6 +230,17 @@ class Relation(ScoredTask[Related]):
                 if row.any()
             },
         )
+
+    def mistakes(
+        self, examples: Sequence[Related], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns the examples of which another class is told, the surest first."""
+        found = [
+            Mistake(example.place, example.key, str(example.label), each["label"], each["probability"])
+            for example, each in zip(examples, predictions, strict=True)
+            if each["label"] != example.label
+        ]
+        return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
 def official_report(true: Sequence[str], said: Sequence[str], excluded: str | None) -> ClassReport:
