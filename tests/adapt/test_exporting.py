@@ -348,3 +348,58 @@ def test_what_writes_its_answers_itself_stays_what_it_was_pretrained_as(
             assert [float(model(input_ids=row, labels=row).loss) for row in rows] == pytest.approx(
                 ours, abs=1e-4
             )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_class_for_answers_finds_the_same_ends(
+    family: str, fit: Fit, shared_data: Path, tmp_path: Path
+) -> None:
+    rows = [dict(row.fields) for row in read_table(str(shared_data / "en_qa_squad" / "train.jsonl.gz"))]
+    rows = sorted(rows, key=lambda row: len(row["context"]))[:60]
+    adapted = fit(family, rows, "reading")
+    assert export_task(adapted, tmp_path / "out")["class"].endswith("ForQuestionAnswering")
+    predictor = Predictor(adapted)
+    examples = predictor.task.read([Row("x", row) for row in rows], labelled=False)
+    items = predictor.task.items(examples, predictor.net.tokenizer, predictor.encoder, predictor.outputs)
+    whole = [item for item in items if [other.example for other in items].count(item.example) == 1]
+    assert len(whole) > 5
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out").eval()
+    for item, ours in zip(whole, predictor.net.scores_of(whole), strict=True):
+        row = rows[item.example]
+        inputs = tokenizer(row["question"], row["context"], return_tensors="pt")
+        with torch.no_grad():
+            said = model(**inputs)
+        theirs = torch.stack([said.start_logits[0], said.end_logits[0]], -1)
+        assert inputs["input_ids"][0].tolist() == list(item.encoded.tokens)
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_the_class_for_choices_chooses_the_same(
+    family: str, fit: Fit, shared_data: Path, tmp_path: Path
+) -> None:
+    rows = [dict(row.fields) for row in read_table(str(shared_data / "eval_en_arc_easy" / "test.jsonl.gz"))]
+    rows = sorted((row for row in rows if len(row["choices"]) == 4), key=lambda row: len(str(row)))[:60]
+    adapted = fit(family, rows, "multiple_choice")
+    export_task(adapted, tmp_path / "out")
+    answers = [answer for _, answer in Predictor(adapted).rows(Row("x", row) for row in rows)]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForMultipleChoice.from_pretrained(tmp_path / "out").eval()
+    for row, answer in zip(rows, answers, strict=True):
+        inputs = tokenizer(
+            [row["query"]] * 4, row["choices"], padding=True, truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            theirs = model(**{name: tensor[None] for name, tensor in inputs.items()}).logits[0].softmax(0)
+        np.testing.assert_allclose(theirs, answer["probabilities"], atol=1e-4)
+
+
+def test_relations_have_no_class(fit: Fit, shared_data: Path, tmp_path: Path) -> None:
+    rows = [
+        dict(row.fields)
+        for row in read_table(str(shared_data / "en_relation_semeval10t8" / "train.jsonl.gz"))
+    ]
+    adapted = fit("bert", rows[:60], "relation", way="frozen")
+    with pytest.raises(InputError, match='no class in transformers has the head of the task "relation"'):
+        export_task(adapted, tmp_path / "out")
