@@ -17,6 +17,7 @@ EVERY = sorted((REPOSITORY / "recipes").glob("**/*.toml"))
 ADAPTING = [path for path in EVERY if path.parent.name == "adapt"]
 COMPARING = [path for path in EVERY if "compare" in read_toml(path)]
 TRYING = [path for path in EVERY if "trial" in read_toml(path)]
+ADAPTING = [path for path in EVERY if "task" in read_toml(path)]
 TINY = [path for path in EVERY if path.parent.name == "tiny" and path not in (*COMPARING, *TRYING)]
 
 
@@ -36,6 +37,9 @@ def test_the_recipe_names_itself_and_is_right(path):
         table = read_toml(path)
         from_dict(Trial, table.pop("trial"), "trial")
         assert from_dict(Recipe, table).name == path.stem
+        return
+    if path in ADAPTING:
+        assert load(AdaptRecipe, path).name == path.stem
         return
     if path not in COMPARING:
         assert load(Recipe, path).name == path.stem

@@ -1,6 +1,7 @@
 """Four intents of CLINC150 and a small BERT that has learned nothing: what experiments are tried on."""
 
 import gzip
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,11 @@ CLASSES = ("translate", "transfer", "timer", "definition")
 
 
 def read_intents(shared_data: Path, classes: Sequence[str] = CLASSES) -> list[dict[str, Any]]:
-    """Returns their rows, mixed as their texts are sorted."""
+    """Returns their rows, mixed."""
     with gzip.open(shared_data / "en_intent_clinc150" / "train.jsonl.gz", "rt", encoding="utf-8") as file:
         found = [json.loads(line) for line in file]
-    return sorted((row for row in found if row["label"] in classes), key=lambda row: str(row["text"]))
+    chosen = [row for row in found if row["label"] in classes]
+    return sorted(chosen, key=lambda row: hashlib.sha256(row["text"].encode()).digest())
 
 
 def make_base(texts: Sequence[str], folder: Path) -> Path:
@@ -45,12 +47,15 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> str:
     return str(file)
 
 
-def recipe_table(folder: Path, base: Path, rows: Sequence[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Returns a recipe of 160 rows to learn from, 40 to choose by and 40 to be judged by."""
+def recipe_table(
+    folder: Path, base: Path, rows: Sequence[dict[str, Any]], *, train_rows: int = 160, **more: Any
+) -> dict[str, Any]:
+    """Returns a recipe of some rows to learn from, the next 40 to choose by and the next 40 to be judged by."""
+    ends = train_rows + 40, train_rows + 80
     data = {
-        "train": write_rows(folder / "train.jsonl", rows[:160]),
-        "valid": write_rows(folder / "valid.jsonl", rows[160:200]),
-        "test": write_rows(folder / "test.jsonl", rows[200:240]),
+        "train": write_rows(folder / "train.jsonl", rows[:train_rows]),
+        "valid": write_rows(folder / "valid.jsonl", rows[train_rows : ends[0]]),
+        "test": write_rows(folder / "test.jsonl", rows[ends[0] : ends[1]]),
     }
     return {
         "name": "intents", "base": str(base), "task": "classification", "data": data,

@@ -117,6 +117,12 @@ def test_an_export_of_what_transformers_has_not_is_refused_and_leaves_nothing(tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+def test_only_encoders_are_exported_for_embeddings(run, tmp_path):
+    with pytest.raises(InputError, match="of kind decoder"):
+        export_run(load_run(run), tmp_path / "out", pooling="mean")
+    assert not (tmp_path / "out").exists()
+
+
 def test_changed_weights_are_found_before_use(run):
     path = run / "model" / "model.safetensors"
     data = bytearray(path.read_bytes())

@@ -19,7 +19,6 @@ from gristmill.model.config import ModelSettings, resolve
 from gristmill.model.exchange import (
     TOLERANCE,
     from_transformers,
-    to_sentence_transformers,
     to_transformers,
 )
 from gristmill.model.transformer import Transformer
@@ -491,13 +490,6 @@ def test_sentence_transformers_gives_our_embeddings(family, pooling, words, tmp_
     hidden = [model(framed(words, text))[0] for text in TEXTS]
     pooled = torch.stack([h.mean(0) if pooling == "mean" else h[0] for h in hidden])
     close(torch.from_numpy(theirs), torch.nn.functional.normalize(pooled))
-
-
-def test_only_encoders_are_exported_for_embeddings(tmp_path):
-    decoder = resolve(ModelSettings(family="gpt2", depth=1), vocab_size=VOCAB, row_tokens=LENGTH)
-    with pytest.raises(InputError, match="of kind decoder"):
-        to_sentence_transformers(decoder, tmp_path, pooling="mean")
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_families_here_are_the_encoders():

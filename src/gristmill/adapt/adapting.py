@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gristmill import rng
 from gristmill.adapt.augmenting import Augmentation, augmented
-from gristmill.adapt.base import Base, load_base
+from gristmill.adapt.base import PROMPT, TASK, Base, load_base
 from gristmill.adapt.curves import CurveSettings, learning_curve, subsets
 from gristmill.adapt.data import (
     DataSettings,
@@ -55,16 +55,15 @@ from gristmill.artifact import (
 )
 from gristmill.config import Part, from_dict, to_dict
 from gristmill.errors import InputError, did_you_mean
-from gristmill.generate.load import TOKENIZER
+from gristmill.generate.load import ADAPTED, HEAD, TOKENIZER
 from gristmill.model.build import make_model
 from gristmill.model.checkpoint import save_model, write_tensors
 from gristmill.train.trainer import pick_device
 
 __all__ = ["AdaptRecipe", "Splits", "adapt", "prepare"]
 
-KIND, FORMAT = "adapted", 1
+KIND, FORMAT = ADAPTED, 1
 SEARCH, CURVE, MISTAKES = "search.json", "curve.json", "mistakes.jsonl"
-HEAD, PROMPT, TASK = "head.safetensors", "prompt.safetensors", "task.json"
 UPDATES = "updates.safetensors"
 """What the way to adapt keeps beside the weights that it became part of: LoRA its A and B."""
 SHOWN_LEAKS, SHOWN_MISTAKES, SHOWN_CLASSES = 20, 50, 5
@@ -148,6 +147,8 @@ class _Trained(NamedTuple):
     """One seed's model, and how good it is."""
 
     seed: int
+    task: Task[Any]
+    """With what was learned for it from the validation examples, such as a threshold."""
     tuned: Tuned
     score: float
     valid: Result
@@ -205,7 +206,7 @@ def _without_leaks(
     ]
     if found and data.leaks == "refuse":
         raise InputError(
-            f"{found[0].other} has the same text or group as {found[0].one}, and so have {len(found) - 1:,} others",
+            f"{len(found):,} texts or groups stand in two splits: {found[0].one} and {found[0].other}, for instance",
             'set data.leaks = "drop" to take them out of the training examples, or take them out of the files',
         )
     kept = list(splits)
@@ -251,7 +252,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     made = find(out, artifact_key(KIND, FORMAT, config, parents, recipe.seed))
     if made is not None:
         return made
-    for note in splits.notes:
+    for note in (*splits.notes, *([base.note] if base.note else [])):
         say(note)
     for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
         say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
@@ -343,7 +344,8 @@ class _Experiment:
         def note(facts: Mapping[str, Any]) -> None:
             report(facts["epoch"] - 1, facts["score"])
 
-        return max(self._tuner(recipe, self.splits, seed, directory, note).run().scores)
+        tuner = self._tuner(recipe, self.splits, seed, directory, note)
+        return max(tuner.run().scores)
 
     def figures(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
         """Returns the figures on the validation examples of a model that learns from some of the training examples."""
@@ -446,8 +448,8 @@ def _best_round(
     net = _whole(recipe, base, best)
     asked = splits.test or splits.valid
     of_asked = items.test if splits.test else items.valid
-    result, answers = _judged(recipe.task, net, of_asked, asked, splits.outputs)
-    return best._replace(test=result if splits.test else None, mistakes=recipe.task.mistakes(asked, answers))
+    result, answers = _judged(best.task, net, of_asked, asked, splits.outputs)
+    return best._replace(test=result if splits.test else None, mistakes=best.task.mistakes(asked, answers))
 
 
 def _self_trained(
@@ -501,13 +503,16 @@ def _train(
     learned = {name: tensor.detach().clone() for name, tensor in tuner.optimizer.masters.items()}
     weights = recipe.tune.way.plain(base.model.state_dict(), {n: t.cpu() for n, t in learned.items()})
     net = dataclasses.replace(tuner.net, model=base.model)
-    trained = _Trained(seed, tuned, 0.0, Result({}), None, net, weights, learned)
+    trained = _Trained(seed, task, tuned, 0.0, Result({}), None, net, weights, learned)
     final = _whole(recipe, base, trained)
-    valid, _ = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    valid, answers = _judged(task, final, items.valid, splits.valid, splits.outputs)
+    if (calibrated := task.calibrated(splits.valid, answers)) is not task:
+        task = calibrated
+        valid, _ = _judged(task, final, items.valid, splits.valid, splits.outputs)
     value = 0.0
     if splits.valid:
         value = -mean_loss(task, final, items.valid) if by == "loss" else _chosen(valid, by)
-    return trained._replace(score=value, valid=valid)
+    return trained._replace(task=task, score=value, valid=valid)
 
 
 def _whole(recipe: AdaptRecipe, base: Base, trained: _Trained) -> Net:
@@ -538,7 +543,7 @@ def _tuner(
         return _chosen(_judged(task, now, items.valid, splits.valid, splits.outputs)[0], by)
 
     return Tuner(
-        directory=directory, net=net, task=task, items=task.prepared(net, items.train),
+        directory=directory, net=net, task=task, items=items.train,
         settings=recipe.tune, seed=seed, score=score if splits.valid else None, note=note,
     )  # fmt: skip
 
@@ -578,12 +583,17 @@ def _chosen(result: Result, by: str | None) -> float:
 
 
 def _all_items(recipe: AdaptRecipe, base: Base, splits: Splits) -> _Items:
-    return _Items(
+    items = _Items(
         train=_to_learn(recipe, base, splits, []),
         valid=_items(recipe, base, splits, splits.valid),
         test=_items(recipe, base, splits, splits.test),
         pool=_items(recipe, base, splits, splits.pool.examples) if splits.pool is not None else (),
     )
+    if not recipe.task.asks_base:
+        return items
+    net = _net(recipe, base, splits, recipe.seed, dropout=0.0)
+    narrow(net.model, recipe.tune.precision)
+    return _Items(*(recipe.task.prepared(net, each) for each in items))
 
 
 def _to_learn(recipe: AdaptRecipe, base: Base, splits: Splits, told: Sequence[Any]) -> list[Item]:
@@ -619,12 +629,12 @@ def _write(directory: Path, recipe: AdaptRecipe, base: Base, splits: Splits, bes
     if kept:
         write_tensors({key: tensor.contiguous() for key, tensor in kept.items()}, directory / UPDATES)
     (directory / TOKENIZER).mkdir(exist_ok=True)
-    base.tokenizer.save(directory / TOKENIZER)
+    recipe.task.finished(base.tokenizer).save(directory / TOKENIZER)
     prompt = best.net.prompt
     write_json(
         directory / TASK,
         {
-            "task": to_dict(recipe.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
+            "task": to_dict(best.task), "outputs": splits.outputs, "maximum_tokens": _length(recipe, base),
             "visibility": base.visibility.value, "precision": recipe.tune.precision,
             "prompt": None if prompt is None else {"tokens": prompt.tokens, "deep": prompt.deep},
         },

@@ -1,5 +1,6 @@
-"""The model that a task starts from: one of ours, or a directory that `save_pretrained` wrote."""
+"""The model that a task starts from: one of ours, adapted or not, or a directory that `save_pretrained` wrote."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +10,15 @@ from torch import Tensor
 from gristmill.artifact import Artifact
 from gristmill.batch import Visibility
 from gristmill.errors import CorruptArtifact, InputError
-from gristmill.generate.load import load_run
+from gristmill.generate.load import ADAPTED, HEAD, find_model, opened
 from gristmill.model.base import Model
 from gristmill.model.exchange import from_transformers, pooler_in
 from gristmill.objectives.trained import objective_of, visibility_for
 from gristmill.tokenizer import Tokenizer
 
-__all__ = ["Base", "load_base"]
+__all__ = ["PROMPT", "TASK", "Base", "load_base"]
+
+PROMPT, TASK = "prompt.safetensors", "task.json"
 
 
 class Base(NamedTuple):
@@ -28,10 +31,12 @@ class Base(NamedTuple):
     """What it is kept in, where that is one of our directories."""
     layer: Mapping[str, Tensor]
     """The weights of the layer that stands before its own heads, by the names that they have in `Head`; none where it has none."""
+    note: str = ""
+    """What of it is left out."""
 
 
 def load_base(path: Path) -> Base:
-    """Returns the model in a directory: a run of ours, or safetensors with `config.json` and `tokenizer.json`.
+    """Returns the model in a directory: a run or a task model of ours, or safetensors with `config.json` and `tokenizer.json`.
 
     Raises:
         InputError: there is no such directory, or it holds no model that is known here.
@@ -51,10 +56,18 @@ def load_base(path: Path) -> Base:
         raise InputError(
             f"there is no model {path}", "name the directory of a run, or one that `save_pretrained` wrote"
         )
-    loaded = load_run(path)
-    objective = objective_of(loaded.artifact.manifest.config)
-    visibility = visibility_for(objective, loaded.config)
-    return Base(loaded.model, loaded.tokenizer, visibility, loaded.artifact, _layer(loaded.model, {}))
+    loaded = opened(find_model(path))
+    artifact, layer = loaded.artifact, _layer(loaded.model, {})
+    if artifact.kind != ADAPTED:
+        visibility = visibility_for(objective_of(artifact.manifest.config), loaded.config)
+        return Base(loaded.model, loaded.tokenizer, visibility, artifact, layer)
+    visibility = Visibility(json.loads((artifact.path / TASK).read_text(encoding="utf-8"))["visibility"])
+    gone = [what for name, what in _PARTS.items() if (artifact.path / name).is_file()]
+    note = f"{path} was adapted for another task; its {' and '.join(gone)} left out" if gone else ""
+    return Base(loaded.model, loaded.tokenizer, visibility, artifact, layer, note)
+
+
+_PARTS = {HEAD: "head is", PROMPT: "learned vectors are"}
 
 
 def _layer(model: Model, left_over: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ import shutil
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -68,18 +68,13 @@ class CurveSettings:
             raise InputError("curve.sizes are not whole numbers of examples", 'for shares set unit = "share"')
 
 
-@runtime_checkable
-class CurveRun(Protocol):
-    """What trains on some examples."""
+CurveRun = Callable[[Sequence[int], int, Path], Mapping[str, float]]
+"""Returns the figures on the validation examples of a model that was trained, given
 
-    def __call__(self, chosen: Sequence[int], seed: int, directory: Path) -> Mapping[str, float]:
-        """Returns the figures on the validation examples.
-
-        Args:
-            chosen: the numbers of the training examples, rising.
-            seed: of the training.
-            directory: for checkpoints; what is there from an earlier attempt is gone on with.
-        """
+- the numbers of the training examples that it learns from, rising,
+- the seed of the training,
+- a directory for checkpoints; what is there from an earlier attempt is gone on with.
+"""
 
 
 class Law(NamedTuple):
@@ -160,7 +155,7 @@ def learning_curve(
         "all": len(kinds),
         "points": points,
         "means": [
-            {"examples": size, **_mean(scores)} for size, scores in zip(table.sizes, table.scores.T.tolist(), strict=True)
+            {"examples": size, **_mean(scores, _most(table))} for size, scores in zip(table.sizes, table.scores.T.tolist(), strict=True)
         ],
         **_law_facts(table, len(kinds), seed),
     }  # fmt: skip
@@ -216,12 +211,12 @@ def _table(points: Sequence[Mapping[str, Any]], figure: str) -> _Table:
     return _Table(sizes, scores)
 
 
-def _mean(scores: Sequence[float]) -> dict[str, Any]:
+def _mean(scores: Sequence[float], most: float) -> dict[str, Any]:
     mean = statistics.fmean(scores)
     if len(scores) < 2:
         return {"mean": mean, "interval": None}
     reach = _quantile(len(scores)) * statistics.stdev(scores) / len(scores) ** 0.5
-    return {"mean": mean, "interval": [mean - reach, mean + reach]}
+    return {"mean": mean, "interval": [mean - reach, min(most, mean + reach)]}
 
 
 def _quantile(count: int) -> float:

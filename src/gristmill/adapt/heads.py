@@ -6,8 +6,9 @@
     others        examples: linear on the mean of all positions                       tokens: linear
 
 So what is fine-tuned here loads into `BertForSequenceClassification` and its like. Where a checkpoint holds a layer for heads to
-come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. With pooling
-"mean" it is one linear layer on the mean of all positions, as sentence encoders have it, and no stock class.
+come (BERT's pooler, the one before ModernBERT's output), the head begins with it, as those classes do. No stock class has
+two others: with pooling "mean" it is one linear layer on the mean of all positions, as sentence encoders have it; of places, on
+the states at some positions of an example, one behind the other (Baldini Soares et al. 2019, arXiv:1906.03158).
 """
 
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ from gristmill.model.config import ModelConfig
 
 __all__ = ["Head", "Pooling", "Shape", "pooled"]
 
-Shape = Literal["example", "token"]
-"""What scores are given for: an example, or each of its tokens."""
+Shape = Literal["example", "token", "places"]
+"""What scores are given for: an example, each of its tokens, or an example by what stands at some places of it."""
 
 Pooling = Literal["family", "mean"]
 """What of an example is read: as the family's stock class does, or the mean of all positions."""
@@ -47,23 +48,26 @@ class Head(nn.Module):
         dropout: float,
         seed: int,
         pooling: Pooling = "family",
+        places: int = 1,
     ) -> None:
-        """Takes the model's config, how many scores there are and for what, and the seed of the new weights."""
+        """Takes the model's config, how many scores there are, for what (of how many places), and the new weights' seed."""
         super().__init__()
         D, family = config.width, config.family if pooling == "family" else ""
         self.shape, self.dropout = shape, dropout
         self.pooling = {"bert": "first", "modernbert": "first"}.get(
             family, "last" if config.kind == "decoder" and pooling == "family" else "mean"
         )
-        has_layer = family == "modernbert" or (family == "bert" and shape == "example")
+        has_layer = shape != "places" and (
+            family == "modernbert" or (family == "bert" and shape == "example")
+        )
         bias = family == "bert" or config.head_bias
         self.dense = nn.Linear(D, D, bias=bias) if has_layer else None
         self.norm = (
             nn.LayerNorm(D, eps=config.norm_epsilon, bias=config.norm_bias)
-            if family == "modernbert"
+            if has_layer and family == "modernbert"
             else None
         )
-        self.out = nn.Linear(D, outputs, bias=not (self.pooling == "last" and shape == "example"))
+        self.out = nn.Linear(D * places, outputs, bias=not (self.pooling == "last" and shape == "example"))
         generator = torch.Generator().manual_seed(rng.derive(seed, "head"))
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -84,11 +88,14 @@ class Head(nn.Module):
         scores: Tensor = self.out(x)
         return scores
 
-    def features(self, hidden: Float[Tensor, "T D"], packed: Packed) -> Float[Tensor, "N D"]:
+    def features(self, hidden: Float[Tensor, "T D"], packed: Packed) -> Float[Tensor, "N features"]:
         """Returns what the last layer reads."""
         x = hidden.float()
         if self.shape == "example":
             x = pooled(x, packed, self.pooling)
+        elif self.shape == "places":
+            assert packed.places is not None
+            x = x[packed.places.to(x.device)].flatten(1)
         if self.dense is not None:
             x = self.dense(x)
             x = torch.tanh(x) if self.norm is None else self.norm(F.gelu(x))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gristmill.adapt.encoding import Item, Packed, in_parts, pack
+from gristmill.adapt.encoding import Item, Packed, evened, in_parts, pack
 from gristmill.adapt.heads import Head
 from gristmill.adapt.prompts import SoftPrompt
 from gristmill.adapt.vectors import Vectors
@@ -77,6 +77,8 @@ class Net:
         batch, kept = packed.batch, None
         if self.prompt is not None:
             batch, kept = self.prompt.inserted(packed)
+        size = batch.tokens.shape[1]
+        batch = evened(batch)
         if isinstance(self.model, Transformer) and self.model.config.kind == "encoder-decoder":
             states = self.model.encode(
                 batch.tokens,
@@ -86,7 +88,7 @@ class Net:
             )
         else:
             states = hidden_states(self.model, batch, dropout_seed)
-        return states[0] if kept is None else states[0][kept]
+        return states[0, :size] if kept is None else states[0][kept]
 
     def scores(self, items: Sequence[Item], dropout_seed: int = 0) -> Float[Tensor, "N outputs"]:
         """Returns the head's scores of each item, or of all of their tokens, one item after the other."""
@@ -96,7 +98,7 @@ class Net:
         return scores
 
     @torch.no_grad()
-    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N D"]:
+    def features_of(self, items: Sequence[Item]) -> Float[np.ndarray, "N features"]:
         """Returns what the last layer of the head reads of each item, or of all of their tokens, without dropout."""
         head = self.head
         assert isinstance(head, Head)
@@ -114,11 +116,11 @@ class Net:
         found: list[Any] = []
         for part in in_parts(items, PREDICTION_TOKENS):
             scores = self.scores(part).cpu().numpy()
-            if self.head.shape == "example":
-                found += list(scores)
-            else:
+            if self.head.shape == "token":
                 ends = np.cumsum([len(item.encoded.tokens) for item in part])
                 found += np.split(scores, ends[:-1])
+            else:
+                found += list(scores)
         return found
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, final
 
 import torch
 
-from gristmill.adapt.adapting import HEAD, KIND, PROMPT, TASK
+from gristmill.adapt.adapting import KIND
+from gristmill.adapt.base import PROMPT, TASK
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.net import Net, Precision, narrow
 from gristmill.adapt.prompts import SoftPrompt
@@ -19,7 +20,7 @@ from gristmill.artifact import open_artifact
 from gristmill.batch import Visibility
 from gristmill.config import Part, from_dict
 from gristmill.errors import CorruptArtifact
-from gristmill.generate.load import TOKENIZER
+from gristmill.generate.load import HEAD, TOKENIZER
 from gristmill.model.checkpoint import load_model, read_tensors
 from gristmill.tokenizer import Tokenizer
 from gristmill.train.trainer import pick_device

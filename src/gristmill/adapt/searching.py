@@ -20,10 +20,10 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, final, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, final
 
 import torch
 from annotated_types import Gt
@@ -120,20 +120,13 @@ class Pruned(Exception):  # noqa: N818 - it says what happened to a trial, which
     """Ends a trial that is not worth going on with."""
 
 
-@runtime_checkable
-class TrialRun(Protocol):
-    """What trains with some values."""
+TrialRun = Callable[[Mapping[str, Any], Path, Callable[[int, float], None]], float]
+"""Returns the score that a training reaches, more is better, given
 
-    def __call__(
-        self, values: Mapping[str, Any], directory: Path, report: Callable[[int, float], None]
-    ) -> float:
-        """Returns the score that is reached; more is better.
-
-        Args:
-            values: of the settings that are searched.
-            directory: for checkpoints; what is there from an earlier attempt is gone on with.
-            report: told the score after each epoch, the first of which is 0; it may raise `Pruned`.
-        """
+- the values of the settings that are searched,
+- a directory for checkpoints; what is there from an earlier attempt is gone on with,
+- what is told the score after each epoch, the first of which is 0; it may raise `Pruned`.
+"""
 
 
 def dimensions(space: Mapping[str, Any], where: str = "") -> dict[str, Dimension]:
@@ -225,6 +218,8 @@ class _Taken(NamedTuple):
     number: int
     values: Mapping[str, Any]
     directory: Path
+    told: set[int]
+    """The epochs of which the score is known, perhaps from an attempt that was killed."""
     began: float
 
 
@@ -250,8 +245,7 @@ class _Asked:
         if self._left:
             left = self._left.pop(0)
             trial = optuna.trial.Trial(self.study, left._trial_id)  # there is no public way to take one up
-            values = {name: each.suggested(trial, name) for name, each in self.space.items()}
-            return self._taken(trial, values)
+            return self._taken(trial, left.intermediate_values)
         trials = self._all()
         failed = sum(trial.state == self.states.FAIL for trial in trials)
         if len(trials) - failed >= self.settings.trials:
@@ -260,11 +254,12 @@ class _Asked:
         trial = self.study.ask()
         self.study.sampler = self._sampler(trial.number - failed)  # another machine may have been faster
         trial.set_user_attr("owner", self.owner)
-        return self._taken(trial, {name: each.suggested(trial, name) for name, each in self.space.items()})
+        return self._taken(trial, ())
 
     def report(self, taken: _Taken, epoch: int, score: float) -> bool:
         """Keeps the score after an epoch; returns whether to give up."""
-        if epoch not in self._intermediate(taken.number):  # it may be known from an attempt that was killed
+        if epoch not in taken.told:
+            taken.told.add(epoch)
             taken.trial.report(score, epoch)
         return self.settings.pruning == "median" and bool(taken.trial.should_prune())
 
@@ -344,10 +339,10 @@ class _Asked:
         known = {name: trial.params[name] for name in self.space if name in trial.params}
         return {name: json.loads(value) if name in choices else value for name, value in known.items()}
 
-    def _taken(self, trial: Any, values: Mapping[str, Any]) -> _Taken:
-        return _Taken(
-            trial, trial.number, values, self.directory / f"trial-{trial.number:04d}", time.monotonic()
-        )
+    def _taken(self, trial: Any, told: Iterable[int]) -> _Taken:
+        values = {name: each.suggested(trial, name) for name, each in self.space.items()}
+        directory = self.directory / f"trial-{trial.number:04d}"
+        return _Taken(trial, trial.number, values, directory, set(told), time.monotonic())
 
     def _is_left(self, trial: Any) -> bool:
         """Whether a trial was under way here; one whose values were not all drawn is drawn anew, to the same values."""
@@ -361,10 +356,6 @@ class _Asked:
 
     def _all(self) -> Sequence[Any]:
         found: Sequence[Any] = self.study.get_trials(deepcopy=False)
-        return found
-
-    def _intermediate(self, number: int) -> Mapping[int, float]:
-        found: Mapping[int, float] = self._all()[number].intermediate_values
         return found
 
     def _sampler(self, number: int) -> Any:

@@ -163,7 +163,6 @@ def _questions(name: str, articles: Sequence[Any]) -> Iterator[Row]:
             for question in paragraph.get("qas", []):
                 if not isinstance(question, dict) or not isinstance(question.get("question"), str):
                     raise InputError(f'{place}: there is no "question"', "expected the form of SQuAD")
-                answers = question.get("answers") or []
                 yield Row(
                     f"{place}, question {question.get('id', '?')}",
                     {
@@ -171,9 +170,14 @@ def _questions(name: str, articles: Sequence[Any]) -> Iterator[Row]:
                         "title": article.get("title"),
                         "context": paragraph["context"],
                         "question": question["question"],
-                        "answers": {
-                            "text": [each.get("text") for each in answers],
-                            "answer_start": [each.get("answer_start") for each in answers],
-                        },
+                        "answers": _side_by_side(question),
                     },
                 )
+
+
+def _side_by_side(question: Mapping[str, Any]) -> Any:
+    """The answers of a question as two lists; None where nothing is said of any."""
+    answers = question.get("answers", [] if question.get("is_impossible") else None)
+    if not isinstance(answers, list) or not all(isinstance(each, Mapping) for each in answers):
+        return answers
+    return {name: [each.get(name) for each in answers] for name in ("text", "answer_start")}

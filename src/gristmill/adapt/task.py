@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gristmill.adapt.encoding import Encoder, Item
 from gristmill.adapt.heads import Head, Shape
@@ -24,6 +24,7 @@ from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 
 __all__ = [
+    "NO_CHANCE",
     "SWAPPED",
     "Example",
     "Figure",
@@ -32,9 +33,13 @@ __all__ = [
     "Result",
     "ScoredTask",
     "Task",
+    "side_by_side",
     "summed",
     "weights_of",
 ]
+
+NO_CHANCE = -1e9
+"""The score of what can't be; finite, so that no difference of two is undefined."""
 
 SWAPPED = "swapped words"
 """The operator of edits after which a word stands where another stood."""
@@ -106,6 +111,8 @@ class Task(abc.ABC, Generic[E]):
     """By which figure the best epoch is chosen; None is the first, "loss" the loss on the validation examples."""
     reads_prompts: ClassVar[bool] = False
     """Whether a task without a head computes with `Net.hidden`, so that learned vectors before the text reach it."""
+    asks_base: ClassVar[bool] = False
+    """Whether `prepared` asks the model before it is trained."""
     untrained: ClassVar[bool] = False
     """Whether it answers as the model came, so that nothing needs to be learned."""
 
@@ -156,6 +163,10 @@ class Task(abc.ABC, Generic[E]):
         """Gives the head its first weights in place, where they depend on the training examples."""
         return None
 
+    def finished(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Returns the tokenizer as it is kept with the model, where the task adds how a text is written."""
+        return tokenizer
+
     def noised(self, example: E, change: Callable[[str], Sequence[Edit]]) -> E:
         """Returns an example with its texts changed, and the same label.
 
@@ -187,6 +198,15 @@ class Task(abc.ABC, Generic[E]):
         self, net: Net, items: Sequence[Item], examples: Sequence[E], outputs: Sequence[str]
     ) -> list[Mapping[str, Any]]:
         """Returns what is predicted for each example, as JSON values."""
+
+    def calibrated(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> "Task[E]":
+        """Returns the task as a trained model is used for it: with a threshold, say, that its validation examples tell.
+
+        Args:
+            examples: those by which the model was chosen, with labels.
+            predictions: what it says of them.
+        """
+        return self
 
     @abc.abstractmethod
     def result(self, examples: Sequence[E], predictions: Sequence[Mapping[str, Any]]) -> Result:
@@ -250,6 +270,14 @@ class ScoredTask(Task[E]):
 def summed(losses: Float[Tensor, " N"], weights: Float[Tensor, " N"]) -> Loss:
     """Returns the weighted sum of losses and the sum of weights."""
     return Loss(total_nats=(losses * weights).sum(), weight=weights.sum())
+
+
+def side_by_side(
+    scores: Float[Tensor, "N outputs"], lengths: Sequence[int]
+) -> Float[Tensor, "groups longest outputs"]:
+    """Returns the scores of groups that follow each other as a table of groups; what is missing has no chance."""
+    groups = torch.split(scores, list(lengths))
+    return nn.utils.rnn.pad_sequence(list(groups), batch_first=True, padding_value=NO_CHANCE)
 
 
 def weights_of(items: Sequence[Item], like: Tensor) -> Float[Tensor, " N"]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gristmill.adapt.encoding import Encoded, Encoder, Item, in_parts, pack
+from gristmill.adapt.encoding import Encoded, Encoder, Item, evened, in_parts, pack
 from gristmill.adapt.net import PREDICTION_TOKENS, Net
 from gristmill.adapt.task import Example, Figure, Task
 from gristmill.batch import Batch, Loss, Source, Visibility
@@ -46,6 +46,7 @@ __all__ = [
     "nats_of",
     "prompt_of",
     "prompt_room",
+    "read_items",
     "shortened",
     "write",
 ]
@@ -97,7 +98,7 @@ class WritingTask(Task[E]):
 
     def loss(self, net: Net, items: Sequence[Item], dropout_seed: int = 0) -> Loss:
         """Returns the cross-entropy of all tokens that are to be written; smoothed in training, where that is set."""
-        batch, hidden = _read(net, items, dropout_seed)
+        batch, hidden = read_items(net, items, dropout_seed)
         if self.label_smoothing and net.model.training:
             return _smoothed(net.model, batch, hidden, self.label_smoothing)
         return token_loss(net.model, batch, hidden)
@@ -178,7 +179,7 @@ def nats_of(net: Net, items: Sequence[Item]) -> list[Said]:
     """Returns how likely the model finds what is to be written in each item."""
     found: list[Said] = []
     for part in in_parts(items, PREDICTION_TOKENS):
-        batch, hidden = _read(net, part, 0)
+        batch, hidden = read_items(net, part, 0)
         scores = token_scores(net.model, batch, hidden)
         owners = (batch.segments[0] - 1).cpu()
         counted = scores.counted[0].cpu()
@@ -255,11 +256,12 @@ def _written(
 # --- what a model makes of items --------------------------------------------------------------------------------------
 
 
-def _read(net: Net, items: Sequence[Item], dropout_seed: int) -> tuple[Batch, Float[Tensor, "1 T D"]]:
-    """The items side by side, and the hidden states from which their tokens are told."""
+def read_items(net: Net, items: Sequence[Item], dropout_seed: int) -> tuple[Batch, Float[Tensor, "1 T D"]]:
+    """Returns items side by side, and the hidden states from which their tokens are told; segments count items from 1."""
     if net.model.config.kind == "encoder-decoder":
         batch = _with_sources(items, start_token(net.tokenizer.special)).to(net.device)
-        return batch, hidden_states(net.model, batch, dropout_seed)
+        hidden = hidden_states(net.model, evened(batch), dropout_seed)
+        return batch, hidden[:, : batch.tokens.shape[1]]
     # the last token of an item is only ever a target
     packed = pack([_without_last(item.encoded) for item in items], Visibility.CAUSAL, token_types=False)
     targets = torch.tensor([[token for item in items for token in item.encoded.tokens[1:]]])

@@ -20,7 +20,8 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
       gristmill adapt intents.toml --set base=runs/demo --set tune.epochs=8 --set seeds=3
 
     The best epoch is chosen by validation examples, held out if there are none; test examples are looked at once, at the end. What
-    was interrupted goes on where it stopped.
+    was interrupted goes on where it stopped. A table [search] looks for better settings first, a table [curve] says what
+    more labels would bring: docs/how-to/experiments.md.
 
     Next: gristmill predict runs/NAME FILE
     """
@@ -40,7 +41,7 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], as_json:
         print_json(facts)
         return
     _print(facts, (made.path / "table.txt").read_text(encoding="utf-8"))
-    click.echo(f"\nnext: gristmill predict {directory} FILE")
+    click.echo(f"\nnext: gristmill predict {directory} FILE, or gristmill report {directory}")
 
 
 def _print(facts: dict[str, Any], table: str) -> None:

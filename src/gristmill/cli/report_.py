@@ -1,4 +1,4 @@
-"""`gristmill report`: the report of a run as one HTML page and JSON."""
+"""`gristmill report`: the report of a run or of a task model as one HTML page and JSON."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from gristmill.cli._common import json_option, print_json
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it; by default RUN/report.")
 @json_option
 def command(run: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report of a run as one HTML page and JSON.
+    """Write the report of a run, or of a task model, as one HTML page and JSON.
 
     \b
       gristmill report runs/demo
+      gristmill report runs/intents
       gristmill report runs/demo --json > numbers.json
 
     The page opens offline in any browser. A stage that has not run is shown so.
@@ -28,6 +29,13 @@ def command(run: Path, out: Path | None, as_json: bool) -> None:
     facts = read_report(report)
     if as_json:
         print_json(facts)
+        return
+    if facts.get("kind") == "adapted":
+        for name, found in facts["result"]["figures"].items():
+            interval = found["interval"]
+            between = f" (95 % interval {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            click.echo(f"{facts['name']}: {name} {found['mean']:.3f}{between}")
+        click.echo(str(report.path / "report.html"))
         return
     bits = (facts["overall"] or {}).get("bits_per_byte")
     if bits is not None:

@@ -1,4 +1,4 @@
-"""`gristmill runs`: the runs below a folder."""
+"""`gristmill runs`: the runs and task models below a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from gristmill.cli._common import json_option, print_json
 @click.argument("folder", type=click.Path(path_type=Path), default="runs")
 @json_option
 def command(folder: Path, as_json: bool) -> None:
-    """List the runs below a folder, "runs" by default, the newest first.
+    """List the runs and task models below a folder, "runs" by default, the newest first.
 
     \b
       gristmill runs
@@ -39,11 +39,13 @@ def command(folder: Path, as_json: bool) -> None:
     if not runs:
         click.echo(f"no runs in {folder}")
         return
-    rows = [["run", "started", "state", "bits per byte", "size", "directory"]]
+    rows = [["run", "started", "state", "figure", "size", "directory"]]
     for run in runs:
         started = str(run["started_at"] or MISSING)[:16].replace("T", " ")
-        bits, size = figure(run["bits_per_byte"]), bytes_text(run["size_bytes"])
-        rows.append([run["name"], started, run["state"], bits, size, run["path"]])
+        name = run.get("figure", "bits per byte")
+        value = run["value"] if "value" in run else run["bits_per_byte"]
+        shown = MISSING if value is None else f"{figure(value)} {name}"
+        rows.append([run["name"], started, run["state"], shown, bytes_text(run["size_bytes"]), run["path"]])
     for line in _aligned(rows, right={3, 4}):
         click.echo(line)
 
@@ -69,13 +71,48 @@ def _is_run(path: Path) -> bool:
     from gristmill.artifact import MANIFEST
     from gristmill.report import STAGES
 
-    return (path / "run.json").is_file() or any((path / stage / MANIFEST).is_file() for stage in STAGES)
+    if _is_adapted(path) or (path / "run.json").is_file():
+        return True
+    return any((path / stage / MANIFEST).is_file() for stage in STAGES)
+
+
+def _is_adapted(path: Path) -> bool:
+    from gristmill.artifact import MANIFEST
+    from gristmill.errors import InputError
+    from gristmill.report import ADAPTED, read_json
+
+    try:
+        return read_json(path / MANIFEST).get("kind") == ADAPTED
+    except InputError:
+        return False
+
+
+def _describe_adapted(path: Path) -> dict[str, Any]:
+    from gristmill.artifact import open_artifact
+    from gristmill.report import ADAPTED
+
+    manifest = open_artifact(path, ADAPTED, verify=False).manifest
+    name, found = next(iter(manifest.metrics.items()))
+    return {
+        "name": manifest.config["name"],
+        "path": str(path),
+        "started_at": manifest.created_at,
+        "state": "finished",
+        "bits_per_byte": None,
+        "bits_per_byte_interval": None,
+        "figure": name,
+        "value": found["mean"],
+        "interval": found["interval"],
+        "size_bytes": sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
+    }
 
 
 def _describe(path: Path) -> dict[str, Any]:
     from gristmill.errors import InputError
     from gristmill.report import find_stages, read_json
 
+    if _is_adapted(path):
+        return _describe_adapted(path)
     try:
         run, stages = read_json(path / "run.json"), find_stages(path)
     except InputError:

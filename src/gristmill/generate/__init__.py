@@ -1,6 +1,6 @@
 """Text from a model: prefill, decode, sample, stream."""
 
-from gristmill.generate.completing import Completion, Piece, complete, stream
+from gristmill.generate.completing import Completion, Piece, complete, stream, stream_tokens
 from gristmill.generate.decoding import Decoder, State, decode_one_token, prefill, prepare
 from gristmill.generate.load import Loaded, load_run
 from gristmill.generate.sampling import SamplingSettings
@@ -18,4 +18,5 @@ __all__ = [
     "prefill",
     "prepare",
     "stream",
+    "stream_tokens",
 ]

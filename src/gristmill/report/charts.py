@@ -16,7 +16,8 @@ __all__ = ["Line", "duration_ticks", "interval_strip", "line_chart", "nice_ticks
 
 WIDTH, HEIGHT = 440.0, 270.0
 LEFT, TOP, BOTTOM = 46.0, 34.0, 44.0
-LABEL_GAP = 30.0  # an end label has two lines
+LABEL_GAP, LABEL_WIDTH = 30.0, 60.0  # an end label has two lines
+MOST_STEPS_EACH = 10
 TIME_STEPS = (
     0.1,
     0.2,
@@ -46,13 +47,17 @@ Tone = Literal["first", "second"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line, named at its end if the name is not empty; `band` is the range (x, low, high) around it, `dots` marks every point."""
+    """A line, named at its end if the name is not empty; `band` is the range (x, low, high) around it.
+
+    `dots` marks every point; with `joined` off there are only those.
+    """
 
     name: str
     points: Sequence[tuple[Number, Number]]
     tone: Tone
     band: Sequence[tuple[Number, Number, Number]] = ()
     dots: bool = False
+    joined: bool = True
 
 
 def line_chart(
@@ -182,7 +187,9 @@ def _x_ticks(low: Number, high: Number, scale: str) -> list[tuple[Number, str]]:
         steps = (1, 2, 5) if len(within) < 3 else (1,)
         ticks = [(step * power, short(step * power)) for power in powers for step in steps]
     else:
-        ticks = [(t, f"{t:,.0f}" if high < 20_000 else short(t)) for t in nice_ticks(low, high, 4)]
+        few = high - low <= MOST_STEPS_EACH  # then each has its tick: there is no half step
+        at = range(math.ceil(low), math.floor(high) + 1) if few else nice_ticks(low, high, 4)
+        ticks = [(float(t), f"{t:,.0f}" if high < 20_000 else short(t)) for t in at]
     return [(at, label) for at, label in ticks if low <= max(at, 1e-9) * 1.0001 and at <= high * 1.0001]
 
 
@@ -224,7 +231,8 @@ def _band(line: Line, x: Callable[[Number], Number], y: Callable[[Number], Numbe
 def _line(
     line: Line, x: Callable[[Number], Number], y: Callable[[Number], Number], show: Callable[[Number], str]
 ) -> Markup:
-    parts = [tag("path", class_=f"line {line.tone}", d=_path([(x(a), y(b)) for a, b in line.points]))]
+    path = tag("path", class_=f"line {line.tone}", d=_path([(x(a), y(b)) for a, b in line.points]))
+    parts = [path] if line.joined else []
     if line.dots and len(line.points) <= 60:
         for a, b in line.points:
             hover = tag("title", f"{line.name} {show(b)} at {short(a)}")
@@ -261,11 +269,15 @@ def _end_labels(
 ) -> list[Markup]:
     """Names at the ends of the lines, pushed apart where they would overlap."""
     ordered = sorted(lines, key=lambda line: y(line.points[-1][1]))
+    ends = [x(line.points[-1][0]) for line in ordered]
     heights: list[Number] = []
-    for line in ordered:
+    for line, end in zip(ordered, ends, strict=True):
         wanted = y(line.points[-1][1]) - (2 if len(lines) > 1 else -4)
-        heights.append(max(wanted, heights[-1] + LABEL_GAP) if heights else wanted)
-    overflow = max(0.0, heights[-1] + 18 - (HEIGHT - BOTTOM)) if heights else 0.0
+        near = [
+            height for height, other in zip(heights, ends, strict=False) if abs(other - end) < LABEL_WIDTH
+        ]
+        heights.append(max([wanted, *(height + LABEL_GAP for height in near)]))
+    overflow = max(0.0, max(heights, default=0.0) + 18 - (HEIGHT - BOTTOM))
     return [
         tag(
             "text",

@@ -22,6 +22,7 @@ __all__ = ["Compression", "Tokenizer", "sentinel"]
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _BATCH_TEXTS = 256
 
@@ -57,14 +58,18 @@ class Compression:
 class Tokenizer:
     """Text to token ids and back. Special tokens are never read out of text: `<|bos|>` in a text is text."""
 
-    def __init__(self, inner: Any, special: Mapping[str, int]) -> None:
-        """Takes a `tokenizers.Tokenizer`, and the ids of its special tokens by name (bos, eos, ...)."""
+    def __init__(self, inner: Any, special: Mapping[str, int], chat_template: str | None = None) -> None:
+        """Takes a `tokenizers.Tokenizer`, and the ids of its special tokens by name (bos, eos, ...).
+
+        With a `chat_template`, a text in Jinja, stock tokenizers write conversations; it is kept and saved.
+        """
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
         self._inner = inner
         self._layout = json.loads(inner.to_str())
         self.special: Mapping[str, int] = MappingProxyType(dict(special))
+        self.chat_template = chat_template
 
     @classmethod
     def from_directory(cls, path: Path) -> "Tokenizer":
@@ -85,7 +90,11 @@ class Tokenizer:
             ) from None
         except Exception as error:  # the library raises bare Exceptions for a bad file
             raise InputError(f"{path / TOKENIZER_FILE} is not a tokenizer: {error}") from None
-        return cls(inner, _special_ids(path, inner))
+        return cls(inner, _special_ids(path, inner), _chat_template(path))
+
+    def with_chat_template(self, chat_template: str) -> "Tokenizer":
+        """Returns the tokenizer with another chat template."""
+        return Tokenizer(self._inner, self.special, chat_template)
 
     def save(self, path: Path) -> None:
         """Writes `tokenizer.json` and the `tokenizer_config.json` that `transformers.AutoTokenizer` reads."""
@@ -95,6 +104,8 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             **{f"{name}_token": self._inner.id_to_token(i) for name, i in self.special.items()},
         }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
         write_text(path / CONFIG_FILE, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
     def to_json(self) -> str:
@@ -148,6 +159,26 @@ class Tokenizer:
         with _naming_unwritable(texts):
             encodings = self._inner.encode_batch(texts, add_special_tokens=False)
         return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    @functools.cached_property
+    def spelled(self) -> Mapping[str, int]:
+        """All special tokens, also those without a name, as they are spelled, and their ids."""
+        return {entry["content"]: entry["id"] for entry in self._layout["added_tokens"] if entry["special"]}
+
+    def encode_spelled(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Returns ids and places as `encode_with_places`, but special tokens that are spelled out are read as such.
+
+        So stock tokenizers read every text. It is for texts that were put together, not for what people type.
+        """
+        with _naming_unwritable(texts):
+            encodings = self._reading_special.encode_batch(texts, add_special_tokens=False)
+        return [(encoding.ids, encoding.offsets) for encoding in encodings]
+
+    @functools.cached_property
+    def _reading_special(self) -> Any:
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.encode_special_tokens = False
+        return inner
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids; special tokens are left out, broken UTF-8 becomes U+FFFD."""
@@ -267,6 +298,17 @@ def _special_ids(path: Path, inner: Any) -> dict[str, int]:
             ):
                 special[key.removesuffix("_token")] = i
     return special
+
+
+def _chat_template(path: Path) -> str | None:
+    """The Jinja text with which stock tokenizers write conversations: in a file of its own, or in the config."""
+    with contextlib.suppress(FileNotFoundError):
+        return (path / TEMPLATE_FILE).read_text(encoding="utf-8")
+    try:
+        found = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("chat_template")
+    except FileNotFoundError:
+        return None
+    return found if isinstance(found, str) else None
 
 
 @contextlib.contextmanager

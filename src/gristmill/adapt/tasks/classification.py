@@ -249,7 +249,7 @@ class Classification(ScoredTask[TextExample]):
         return sorted(found, key=lambda mistake: -(mistake.probability or 0.0))
 
 
-def texts_of(row: Row, columns: str | tuple[str, str]) -> tuple[str, ...]:
+def texts_of(row: Row, columns: str | tuple[str, ...]) -> tuple[str, ...]:
     """Returns the texts of a row.
 
     Raises:

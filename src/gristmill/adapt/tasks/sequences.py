@@ -22,7 +22,7 @@ from annotated_types import Gt, Interval, MinLen
 from gristmill.adapt.encoding import Encoder
 from gristmill.adapt.net import Net
 from gristmill.adapt.tables import Row, field_of
-from gristmill.adapt.task import Example, Figure, Item, Result
+from gristmill.adapt.task import Example, Figure, Item, Mistake, Result
 from gristmill.adapt.tasks.classification import texts_of
 from gristmill.adapt.writing import (
     Said,
@@ -46,7 +46,7 @@ from gristmill.model.config import ModelConfig
 from gristmill.tokenizer import Tokenizer
 from gristmill.tokenizer.framing import frame
 
-__all__ = ["Comparison", "SequenceExample", "Sequences", "check_comparisons", "compared"]
+__all__ = ["Comparison", "SequenceExample", "Sequences", "check_comparisons", "compared", "furthest"]
 
 Comparison = Literal["chrf", "bleu", "rouge", "exact"]
 SHOWN = 5
@@ -185,6 +185,15 @@ class Sequences(WritingTask[SequenceExample]):
         ]
         return Result({**figures, **likelihood(said)}, "\n".join([*shown, *notes]))
 
+    def mistakes(
+        self, examples: Sequence[SequenceExample], predictions: Sequence[Mapping[str, Any]]
+    ) -> list[Mistake]:
+        """Returns what is not as one of the targets, that with the least chrF first."""
+        return furthest(
+            [(example.place, example.source, example.targets) for example in examples],
+            [each["text"] for each in predictions],
+        )
+
     def _prompts(self, sources: Sequence[str], tokenizer: Tokenizer, kind: str) -> list[list[int]]:
         behind = self.separator if kind == "decoder" else ""
         texts = [f"{self.prefix}{source}{behind}" for source in sources]
@@ -245,6 +254,21 @@ def compared(
             figures["chrF"] = Figure(score.value, score.interval)
             notes.append(f"chrF: {score.signature}")
     return figures, notes
+
+
+def furthest(wanted: Sequence[tuple[str, str, Sequence[str]]], texts: Sequence[str]) -> list[Mistake]:
+    """Returns texts that are none of those that were wanted, that with the least chrF first.
+
+    Args:
+        wanted: of each its place, what was asked, and the texts that are right.
+        texts: what was written.
+    """
+    found = [
+        (chrf([text], [several]).value, Mistake(place, asked, several[0], text))
+        for (place, asked, several), text in zip(wanted, texts, strict=True)
+        if text.split() not in [each.split() for each in several]
+    ]
+    return [mistake for _, mistake in sorted(found, key=lambda entry: entry[0])]
 
 
 def _rouge(texts: Sequence[str], targets: Sequence[Sequence[str]]) -> dict[str, Figure]:
