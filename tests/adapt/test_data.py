@@ -22,7 +22,7 @@ def test_nothing_is_lost_no_text_is_in_both_and_order_does_not_matter(
     try:
         most, held = divided(pairs, lambda pair: pair[0], lambda pair: pair[1], share, seed)
     except InputError:
-        assert len({text for text, _ in pairs}) * share < 4
+        assert len({text for text, _ in pairs}) <= 3  # of each class one text
         return
     assert Counter(most) + Counter(held) == Counter(pairs)
     assert not {text for text, _ in most} & {text for text, _ in held}
@@ -36,6 +36,14 @@ def test_each_class_gives_its_share() -> None:
     ]
     _, held = divided(things, lambda t: t[0], lambda t: t[1], 0.1, 0)
     assert Counter(kind for _, kind in held) == {"a": 10, "b": 3, "c": 1}
+
+
+def test_of_few_documents_one_is_held_out() -> None:
+    things = [(f"document {i % 4}", "") for i in range(20)]
+    most, held = divided(things, lambda t: t[0], lambda t: t[1], 0.1, 0)
+    assert (len(most), len(held)) == (15, 5)
+    with pytest.raises(InputError, match="2 examples are too few"):
+        divided([("one", "a"), ("two", "b")], lambda t: t[0], lambda t: t[1], 0.1, 0)
 
 
 def test_a_class_of_one_example_is_learned_from() -> None:

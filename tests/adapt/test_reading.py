@@ -228,7 +228,7 @@ def test_a_small_model_of_each_family_learns_answers_by_heart(
     task = Reading()
     examples = task.read(rows, labelled=True)
     tokenizer = tokenizer_of([example.key for example in examples], tmp_path / "tokenizer", 400)
-    made = learned(task, examples, family, tokenizer, tmp_path / "run", epochs=14)
+    made = learned(task, examples, family, tokenizer, tmp_path / "run", epochs=24)
     assert made.tuned.losses[-1] < 0.7 * made.tuned.losses[0]
     assert made.result.figures["F1"].value > 0.4
 

@@ -120,6 +120,9 @@ def divided(
         spare = min(1.0, max(-1.0, wanted - count))
         names.sort(key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
         held.update(names[:count])
+    if not held:  # of few documents one is better than none
+        most_of_a_kind = max((names for _, names in sorted(by_kind.items(), key=str)), key=len)
+        held.update(most_of_a_kind[:1] if len(most_of_a_kind) > 1 else ())
     if not held:
         raise InputError(
             f"{len(groups)} examples are too few to hold some out",

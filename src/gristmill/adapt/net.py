@@ -112,7 +112,7 @@ class Net:
     @torch.no_grad()
     def scores_of(self, items: Sequence[Item]) -> list[Float[np.ndarray, "... outputs"]]:
         """Returns the scores of each item, or of each of its tokens, however many items there are."""
-        assert isinstance(self.head, Head)
+        assert self.head is not None
         found: list[Any] = []
         for part in in_parts(items, PREDICTION_TOKENS):
             scores = self.scores(part).cpu().numpy()

@@ -812,8 +812,8 @@ def _call(name: str, tensor: Tensor, *arguments: Tensor | int | float | None) ->
 
 
 def linear(
-    x: Float[Tensor, "B T D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"] | None
-) -> Float[Tensor, "B T F"]:
+    x: Float[Tensor, "*N D"], weight: Float[Tensor, "F D"], bias: Float[Tensor, " F"] | None
+) -> Float[Tensor, "*N F"]:
     """Returns x W^T + b.
 
     The gradient of W is a product of two tall matrices, of which oneDNN reads one against its grain: on a CPU, in
