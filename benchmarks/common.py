@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -37,6 +39,27 @@ def in_process(script: str, *arguments: str) -> dict[str, Any]:
     )  # fmt: skip
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def adapted(recipe: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Returns the facts of an adaptation; its model is not kept."""
+    from gristmill.adapt.adapting import AdaptRecipe, adapt
+    from gristmill.config import from_dict
+
+    made = adapt(from_dict(AdaptRecipe, recipe), out)
+    facts: dict[str, Any] = json.loads((made.path / "result.json").read_text(encoding="utf-8"))
+    shutil.rmtree(made.path)
+    return facts
+
+
+def interval(values: list[float]) -> list[float] | None:
+    """Returns the ends of the 95 % interval of a mean over seeds (Student's t); None of a single one."""
+    import scipy.stats
+
+    if len(values) < 2:
+        return None
+    reach = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return [statistics.fmean(values) - reach, statistics.fmean(values) + reach]
 
 
 def print_table(columns: list[str], rows: list[list[Any]]) -> None:

@@ -59,6 +59,15 @@ class Dying(Nearer):
         os._exit(9)
 
 
+class Undefined(Nearer):
+    """Ends with no number."""
+
+    def __call__(
+        self, values: Mapping[str, Any], directory: Path, report: Callable[[int, float], None]
+    ) -> float:
+        return math.nan if values["tune.epochs"] == 2 else super().__call__(values, directory, report)
+
+
 class Diverging(Nearer):
     """Loses its way where the learning rate is high."""
 
@@ -179,6 +188,11 @@ def test_training_that_diverges_is_a_trial_of_no_worth(tmp_path: Path) -> None:
     too_high = {"tune": {"learning_rate": {"low": 0.1, "high": 1.0}}}
     with pytest.raises(RunError, match="none of 2 trials has finished: the loss is nan"):
         found(tmp_path, Diverging(), name="high", space=too_high, trials=2)
+
+
+def test_a_score_that_is_no_number_is_a_trial_of_no_worth(tmp_path: Path) -> None:
+    trials = found(tmp_path, Undefined())["trials"]
+    assert {trial["state"] for trial in trials if trial["values"]["tune.epochs"] == 2} == {"diverged"}
 
 
 def test_values_are_put_into_tables() -> None:
@@ -343,3 +357,18 @@ def test_the_database_and_the_workers_may_change_before_it_goes_on(
     again = adapt(from_dict(AdaptRecipe, table), tmp_path / "out")
     assert again.manifest == made.manifest
     assert set(made.manifest.config["search"]) == {"space", "trials", "pruning"}
+
+
+@pytest.mark.shared_data
+def test_the_same_examples_elsewhere_are_the_same_search(
+    tmp_path: Path, base: Path, rows: list[dict[str, Any]]
+) -> None:
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    trials = []
+    for place in ("a", "b"):
+        table = searching(tmp_path / place, base, rows)
+        table["search"] |= {"storage": storage, "trials": 2}
+        said: list[str] = []
+        adapt(from_dict(AdaptRecipe, table), tmp_path / place / "out", say=said.append)
+        trials.append(sum(line.startswith("trial ") for line in said))
+    assert trials == [2, 0]

@@ -252,10 +252,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
     made = find(out, artifact_key(KIND, FORMAT, config, parents, recipe.seed))
     if made is not None:
         return made
-    for note in (*splits.notes, *([base.note] if base.note else [])):
-        say(note)
-    for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
-        say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    _say_what_is_odd(recipe, base, splits, say)
     recipe = dataclasses.replace(recipe, task=recipe.task.settled(splits.train, recipe.seed))
     recipe.task.check(base.model.config, base.tokenizer)
     items = _all_items(recipe, base, splits)
@@ -275,7 +272,7 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
             searched = search(
                 recipe.search,
                 _Experiment(recipe, splits._replace(test=[], leaks=[], pool=None), base),
-                name=_study_name(config),
+                name=_study_name(recipe, config, base),
                 seed=recipe.seed,
                 directory=scratch / "search",
                 say=say,
@@ -302,6 +299,15 @@ def adapt(recipe: AdaptRecipe, out: Path, *, say: Callable[[str], None] = lambda
         write_text(work.path / MISTAKES, "".join(_lines(best.mistakes)))
         work.metrics.update(facts["figures"])
     return open_artifact(out, KIND, verify=False)
+
+
+def _say_what_is_odd(recipe: AdaptRecipe, base: Base, splits: Splits, say: Callable[[str], None]) -> None:
+    for note in (*splits.notes, *([base.note] if base.note else [])):
+        say(note)
+    for leak in splits.leaks[:3] if recipe.data.leaks == "report" else []:
+        say(f"{leak.other} has the same text as {leak.one}: its score says less than it seems to")
+    if splits.dropped:
+        say(f"{splits.dropped:,} examples are left out, since they stand in a later set, too")
 
 
 def _config(recipe: AdaptRecipe) -> dict[str, Any]:
@@ -408,12 +414,19 @@ def _with_values(recipe: AdaptRecipe, values: Mapping[str, Any]) -> AdaptRecipe:
     return from_dict(AdaptRecipe, applied(to_dict(recipe), values))
 
 
-def _study_name(config: Mapping[str, Any]) -> str:
-    """Names a search by what its scores depend on: more trials of the same are added to those that are there."""
-    rest = {name: value for name, value in config.items() if name not in ("name", "seeds", "curve", "search")}
-    rest["space"] = config["search"]["space"]
+def _study_name(recipe: AdaptRecipe, config: Mapping[str, Any], base: Base) -> str:
+    """Names a search by what its scores depend on, wherever that lies: so machines find it, and more trials are added to it."""
+    rest = {
+        key: value for key, value in config.items() if key not in ("name", "base", "data", "seeds", "curve")
+    }
+    hashes = rest.pop("data_hashes")
+    files = [getattr(recipe.data, split) for split in ("train", "valid", "test")]
+    rest["files"] = [hashes.get(file, file) for file in files]
+    rest["data"] = {key: value for key, value in config["data"].items() if value not in files}
+    rest["base"] = None if base.artifact is None else base.artifact.manifest.content_hash
+    rest["search"] = config["search"]["space"]
     text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
-    return f"{config['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _curve(

@@ -12,6 +12,7 @@ writer at a time, is never waited for; several machines share a server's databas
 import contextlib
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -265,6 +266,8 @@ class _Asked:
 
     def finish(self, taken: _Taken, score: float | None, why: str = "") -> None:
         """Keeps the end of a trial: its score, or that it was given up and why."""
+        if score is not None and not math.isfinite(score):
+            score, why = None, f"the score is {score}"
         taken.trial.set_user_attr("elapsed_seconds", round(time.monotonic() - taken.began, 3))
         if score is None and why:
             taken.trial.set_user_attr("diverged", why)

@@ -54,7 +54,9 @@ def _print(facts: dict[str, Any], table: str) -> None:
         click.echo(f"  {name:<18} {figure['mean']:.4f}{shown}")
     if facts["leaks"]["count"]:
         first = facts["leaks"]["first"][0]
+        dropped = facts["leaks"]["dropped"]
+        became = f"; {dropped:,} examples were left out for that" if dropped else ""
         click.echo(
-            f"\n{facts['leaks']['count']:,} texts stand in two of the sets, such as {first['one']} and {first['other']}.",
+            f"\n{facts['leaks']['count']:,} texts stand in two of the sets, such as {first['one']} and {first['other']}{became}.",
             err=True,
         )
